@@ -1,0 +1,1 @@
+"""Corpora: readers, checks and folds."""

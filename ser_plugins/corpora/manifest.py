@@ -1,0 +1,78 @@
+"""What a corpus is, once read: labelled utterances of known speakers, and what is wrong with its files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pandas as pd
+
+from ser_plugins.errors import InputError
+
+COLUMNS = ["id", "path", "emotion", "speaker", "fault"]
+
+
+def no_faults() -> pd.DataFrame:
+    """Return an empty list of faults (columns ``path`` and ``fault``)."""
+    return pd.DataFrame({"path": pd.Series(dtype=str), "fault": pd.Series(dtype=str)})
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus on disk, read and checked.
+
+    Attributes
+    ----------
+    name : str
+        Short name, as in ``--corpus``.
+    labels : tuple of str
+        Emotions in a fixed order: the index of a label is the same in every fold.
+    table : pandas.DataFrame
+        One row an utterance, in the corpus' native order: ``id``, ``path``, ``emotion``, ``speaker``, ``fault`` (empty, or
+        what is known to be wrong with a readable file) and, where the corpus brings its own folds, ``fold`` (from 1).
+    faults : pandas.DataFrame
+        Files that are not as the corpus says (``path``, ``fault``): missing, extra, unreadable, silent, mislabelled.
+    licence : str
+        Licence of the audio.
+    synthetic : bool
+        True where the audio was made by a program; every output says so.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    table: pd.DataFrame
+    faults: pd.DataFrame = field(default_factory=no_faults)
+    licence: str = "unknown"
+    synthetic: bool = False
+
+    def __post_init__(self) -> None:
+        missing = [column for column in COLUMNS if column not in self.table.columns]
+        if missing:
+            raise InputError(f"corpus {self.name}: the table lacks the column(s) {', '.join(missing)}")
+        if self.table.empty:
+            raise InputError(f"corpus {self.name}: no utterance found; check --data_folder")
+        doubled = self.table["id"][self.table["id"].duplicated()]
+        if not doubled.empty:
+            raise InputError(f"corpus {self.name}: id {doubled.iloc[0]!r} stands twice; ids must be unique")
+        unknown = sorted(set(self.table["emotion"]) - set(self.labels))
+        if unknown:
+            raise InputError(f"corpus {self.name}: unknown emotion {unknown[0]!r}; known: {', '.join(self.labels)}")
+
+    @property
+    def speakers(self) -> list[str]:
+        """Speakers in native order of first appearance."""
+        return list(dict.fromkeys(self.table["speaker"]))
+
+    def checksum(self) -> str:
+        """SHA-256 over ids, emotions and speakers: the same on every machine, whatever the folder."""
+        text = self.table[["id", "emotion", "speaker"]].to_csv(index=False, lineterminator="\n")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class CorpusReader(Protocol):
+    """What a corpus plugin is: an object whose ``read`` returns a `Corpus`."""
+
+    def read(self) -> Corpus:
+        """Read and check the corpus."""
+        ...
