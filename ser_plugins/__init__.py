@@ -1,0 +1,1 @@
+"""SpeechBrain plugins for speech emotion embeddings."""

@@ -1,0 +1,1 @@
+"""Relations between emotions, mining, metric losses and balanced batches."""

@@ -1,0 +1,1 @@
+"""Backbones, poolings, the utterance encoder and classifiers."""
