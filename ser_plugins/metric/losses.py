@@ -22,7 +22,7 @@ class MetricLoss(nn.Module):
     ----------
     statistics : dict
         Of the last forward: ``norm``, the mean norm of the embeddings before they are normalised; for each constraint
-        ``<name>_triplets``, how many were mined, and ``<name>_active``, the share of them that still violate the margin.
+        ``<name>_triplets``, how many were mined, and ``<name>_active``, the share of them still within the margin.
     """
 
     def __init__(self, squared: bool = False) -> None:
@@ -80,8 +80,8 @@ class MetricLoss(nn.Module):
 class TripletLoss(MetricLoss):
     """Triplet loss with semi-hard mining inside the mini-batch (strategy S4).
 
-    The mean of max(0, D(a, p) + α − D(a, n)) over the mined triplets: one for each pair (a, p) of the same emotion, with
-    n of any other (Mocanu et al. 2021, Section 3.3). D is the Euclidean distance of normalised embeddings.
+    The mean of max(0, D(a, p) + α − D(a, n)) over the mined triplets: one for each pair (a, p) of the same emotion,
+    with n of any other (Mocanu et al. 2021, Section 3.3). D is the Euclidean distance of normalised embeddings.
 
     Arguments
     ---------
@@ -113,8 +113,8 @@ class TripletLoss(MetricLoss):
 class EmotionConstrainedTripletLoss(MetricLoss):
     """Triplet loss that also orders emotions by their polarity (strategy S5; Mocanu et al. 2021, Eqs. 5–7).
 
-    For an anchor a, a positive p is of the same emotion, a related r of another emotion of the same polarity, a negative
-    n of another polarity. The loss is the sum of the mean hinges of
+    For an anchor a, a positive p is of the same emotion, a related r of another emotion of the same polarity, a
+    negative n of another polarity. The loss is the sum of the mean hinges of
 
         D(a, p) + α < D(a, r)        (Eq. 5)
         D(a, r) + β < D(a, n)        (Eq. 6)

@@ -1,0 +1,272 @@
+"""Distances, mining and losses against plain loops, in each precision, and at their edges."""
+
+import math
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from ser_plugins.errors import InputError
+from ser_plugins.metric import EmotionConstrainedTripletLoss, TripletLoss, pairwise_distances, semi_hard
+from ser_plugins.metric.wheel import WHEEL
+
+LABELS = ["neutral", "calm", "happy", "sad", "angry"]
+POLARITY = [WHEEL[label] for label in LABELS]
+
+
+def loop_distances(embeddings, squared=False):
+    unit = functional.normalize(embeddings, dim=-1)
+    rows = [[(a - b).square().sum() for b in unit] for a in unit]
+    return [[float(d) if squared else math.sqrt(d) for d in row] for row in rows]
+
+
+def loop_hinge(distances, labels, is_near, is_far, margin):
+    """Mean hinge and number of triplets, by the definition."""
+    terms = []
+    everyone = range(len(labels))
+    for a in everyone:
+        for near in (i for i in everyone if i != a and is_near(labels[a], labels[i])):
+            far = [distances[a][i] for i in everyone if is_far(labels[a], labels[i])]
+            if far:
+                beyond = [d for d in far if d > distances[a][near]]
+                terms.append(max(0.0, distances[a][near] + margin - (min(beyond) if beyond else max(far))))
+    return sum(terms) / max(len(terms), 1), len(terms)
+
+
+def same(a, b):
+    return a == b
+
+
+def other(a, b):
+    return a != b
+
+
+def related(a, b):
+    return a != b and POLARITY[a] == POLARITY[b]
+
+
+def negative(a, b):
+    return POLARITY[a] != POLARITY[b]
+
+
+def beyond_same(a, b):
+    return other(a, b) if POLARITY[a] == "neutral" else related(a, b)
+
+
+def loop_triplet(embeddings, labels, squared=False):
+    return loop_hinge(loop_distances(embeddings, squared), labels, same, other, 0.1)[0]
+
+
+def loop_emotion(embeddings, labels, squared=False):
+    distances = loop_distances(embeddings, squared)
+    first, _ = loop_hinge(distances, labels, same, beyond_same, 0.1)
+    second, _ = loop_hinge(distances, labels, related, negative, 0.15)
+    return first + second
+
+
+LOSSES = [
+    pytest.param(TripletLoss, loop_triplet, id="triplet"),
+    pytest.param(lambda **options: EmotionConstrainedTripletLoss(LABELS, **options), loop_emotion, id="emotion"),
+]
+labels_of_a_batch = st.lists(st.integers(0, len(LABELS) - 1), min_size=1, max_size=14)
+
+
+def batch(labels, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(len(labels), 6, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+@pytest.mark.parametrize("squared", [False, True])
+@settings(deadline=None, max_examples=40)
+@given(labels=labels_of_a_batch, seed=st.integers(0, 1000))
+def test_loss_is_the_loops(make, loop, squared, labels, seed):
+    embeddings = batch(labels, seed)
+    expected = loop(embeddings, labels, squared)
+    value = make(squared=squared)(embeddings, torch.tensor(labels))
+    assert value.dtype == torch.float64 and value.shape == ()
+    assert value.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_low_precision_is_computed_in_float32(make, loop, dtype):
+    labels = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 1, 2, 3, 4]
+    embeddings = batch(labels, dtype=dtype)
+    value = make()(embeddings, torch.tensor(labels))
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(loop(embeddings.double(), labels), abs=1e-5)
+    assert value.item() == pytest.approx(loop(batch(labels), labels), abs=1e-5 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+def test_autocast_changes_nothing(make, loop):
+    labels = torch.arange(15) % 5
+    embeddings = batch(labels, dtype=torch.float32).requires_grad_()
+    plain = make()(embeddings, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = make()(embeddings, labels)
+    assert cast.dtype == torch.float32
+    assert torch.equal(plain, cast)
+    cast.backward()
+    assert embeddings.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+def test_gradient_is_that_of_the_loss(make, loop):
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    assert torch.autograd.gradcheck(lambda x: make()(x, labels), (batch(labels).requires_grad_(),))
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+@pytest.mark.parametrize("labels", [[1], [1, 1, 1], [0, 1, 3], [0]])
+def test_batch_without_triplets_gives_a_differentiable_zero(make, loop, labels):
+    embeddings = batch(labels).requires_grad_()
+    loss = make()
+    value = loss(embeddings, torch.tensor(labels))
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(embeddings.grad, torch.zeros_like(embeddings))
+    assert all(count == 0 for name, count in loss.statistics.items() if name.endswith("triplets"))
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+def test_equal_and_zero_embeddings_have_finite_gradients(make, loop):
+    embeddings = torch.ones(6, 4)
+    embeddings[5] = 0
+    embeddings.requires_grad_()
+    value = make()(embeddings, torch.tensor([1, 1, 2, 2, 3, 3]))
+    value.backward()
+    assert value > 0
+    assert embeddings.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+@pytest.mark.parametrize("where", range(4))
+def test_nan_reaches_the_loss(make, loop, where):
+    embeddings = batch(range(4))
+    embeddings[where, 0] = torch.nan
+    assert make()(embeddings, torch.tensor([0, 0, 1, 3])).isnan()
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+def test_speechbrain_shapes(make, loop):
+    labels = torch.arange(10) % 5
+    embeddings = batch(labels)
+    assert torch.equal(make()(embeddings[:, None], labels[:, None]), make()(embeddings, labels))
+    assert torch.equal(make()(embeddings, labels.int()), make()(embeddings, labels))
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "labels"),
+    [
+        (torch.zeros(4, 3), torch.zeros(3, dtype=torch.long)),
+        (torch.zeros(4, 2, 3), torch.zeros(4, dtype=torch.long)),
+        (torch.zeros(4), torch.zeros(4, dtype=torch.long)),
+        (torch.zeros(4, 3), torch.zeros(4, 2, dtype=torch.long)),
+        (torch.zeros(4, 3), torch.zeros(4)),
+    ],
+)
+def test_other_shapes_are_refused(embeddings, labels):
+    with pytest.raises(InputError, match=r"give (\[B, E\]|class indices)"):
+        TripletLoss()(embeddings, labels)
+
+
+@pytest.mark.parametrize("make", [param.values[0] for param in LOSSES])
+def test_loss_trains(make):
+    labels = torch.arange(25) % 5
+    embeddings = batch(labels, dtype=torch.float32).requires_grad_()
+    optimizer = torch.optim.Adam([embeddings], lr=0.05)
+    loss = make()
+    first = loss(embeddings, labels).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        last = loss(embeddings, labels)
+        last.backward()
+        optimizer.step()
+    assert last.item() < 0.2 * first
+
+
+def test_statistics_count_the_triplets():
+    labels = [0, 0, 0, 1, 1, 2, 3]
+    embeddings = 3 * functional.normalize(batch(labels), dim=-1)
+    loss = EmotionConstrainedTripletLoss(LABELS)
+    loss(embeddings.requires_grad_(), torch.tensor(labels))
+    distances = loop_distances(embeddings.detach())
+    assert loss.statistics["emotion_triplets"] == loop_hinge(distances, labels, same, beyond_same, 0.1)[1] == 8
+    assert loss.statistics["polarity_triplets"] == loop_hinge(distances, labels, related, negative, 0.15)[1] == 4
+    assert loss.statistics["norm"].item() == pytest.approx(3)
+    assert 0 <= loss.statistics["emotion_active"] <= 1
+    assert not any(value.requires_grad for value in loss.statistics.values() if isinstance(value, torch.Tensor))
+
+
+def test_neutral_takes_one_plain_triplet():
+    """Alone in its polarity, it has no related emotion: D(a, p) + α < D(a, n) stands in for both constraints."""
+    labels = torch.tensor([0, 0, 1, 3])
+    embeddings = batch(labels)
+    loss = EmotionConstrainedTripletLoss(LABELS)
+    value = loss(embeddings, labels)
+    plain = TripletLoss()
+    assert torch.equal(value, plain(embeddings, labels))
+    assert loss.statistics["emotion_triplets"] == plain.statistics["triplet_triplets"] == 2
+    assert loss.statistics["polarity_triplets"] == 0
+
+
+def test_related_emotion_absent_from_the_batch_is_no_plain_triplet():
+    """Calm and sad have related emotions in the label set: what a batch holds does not change their constraint."""
+    labels = torch.tensor([1, 1, 3, 3])
+    loss = EmotionConstrainedTripletLoss(LABELS)
+    assert loss(batch(labels), labels) == 0
+    assert loss.statistics["emotion_triplets"] == 0
+
+
+def test_given_polarity_counts():
+    labels = torch.tensor([1, 1, 3, 3])
+    loss = EmotionConstrainedTripletLoss(LABELS, dict.fromkeys(LABELS, "any"))
+    loss(batch(labels), labels)
+    assert loss.statistics["emotion_triplets"] == 4
+    assert loss.statistics["polarity_triplets"] == 0
+
+
+def test_satisfied_constraints_cost_nothing():
+    """Same emotion at one point, related ones 10° off, the other polarity opposite."""
+    angles = torch.tensor([0, 0, 10, 10, 180, 180, 190, 190], dtype=torch.float64).deg2rad()
+    embeddings = torch.stack([angles.cos(), angles.sin()], dim=1)
+    labels = torch.tensor([1, 1, 2, 2, 3, 3, 4, 4])
+    assert EmotionConstrainedTripletLoss(LABELS)(embeddings, labels) == 0
+    swapped = torch.tensor([1, 1, 3, 3, 2, 2, 4, 4])
+    assert EmotionConstrainedTripletLoss(LABELS)(embeddings, swapped) > 0.1
+
+
+def test_semi_hard_prefers_the_next_beyond():
+    distances = torch.tensor([[0.0, 0.3, 0.3, 0.2, 0.5, 0.4]]).expand(6, 6)
+    near = torch.zeros(6, 6, dtype=torch.bool)
+    near[0, 1] = True
+    far = torch.zeros(6, 6, dtype=torch.bool)
+    far[0, 2:] = True
+    assert [int(index) for index in semi_hard(distances, near, far)] == [0, 1, 5]  # 0.3 itself is not farther
+    far[0, 4:] = False
+    assert [int(index) for index in semi_hard(distances, near, far)] == [0, 1, 2]  # none farther: the farthest
+    far[0] = False
+    assert semi_hard(distances, near, far)[0].numel() == 0
+
+
+def test_distances_have_exact_zeros_and_bounds():
+    embeddings = torch.cat([batch(range(5)), 7 * batch(range(5)), -batch(range(5))]).float()
+    distances = pairwise_distances(embeddings)
+    assert torch.equal(distances.diagonal(), torch.zeros(15))
+    assert distances[0, 5] < 1e-6
+    assert distances[0, 10] == pytest.approx(2)
+    assert torch.allclose(pairwise_distances(embeddings, squared=True), distances**2)
+
+
+def test_large_batches_need_no_cubic_memory():
+    """All triplets of 2048 embeddings are 8.6 · 10⁹: 34 GB of float32. Here it takes seconds."""
+    labels = torch.arange(2048) % 5
+    embeddings = torch.randn(2048, 32, requires_grad=True)
+    start = time.perf_counter()
+    EmotionConstrainedTripletLoss(LABELS)(embeddings, labels).backward()
+    assert time.perf_counter() - start < 30
