@@ -29,8 +29,9 @@ class Corpus:
     labels : tuple of str
         Emotions in a fixed order: the index of a label is the same in every fold.
     table : pandas.DataFrame
-        One row an utterance, in the corpus' native order: ``id``, ``path``, ``emotion``, ``speaker``, ``fault`` (empty, or
-        what is known to be wrong with a readable file) and, where the corpus brings its own folds, ``fold`` (from 1).
+        One row an utterance, in the corpus' native order: ``id``, ``path``, ``emotion``, ``speaker``, ``fault``
+        (empty, or what is known to be wrong with a readable file) and, where the corpus brings its own folds,
+        ``fold`` (from 1).
     faults : pandas.DataFrame
         Files that are not as the corpus says (``path``, ``fault``): missing, extra, unreadable, silent, mislabelled.
     licence : str

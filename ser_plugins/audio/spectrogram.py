@@ -1,0 +1,126 @@
+"""Waveforms to normalised spectrograms."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ser_plugins.lengths import count_frames, frame_mask
+
+
+class Spectrogram(nn.Module):
+    """Magnitude spectrogram: Hamming window of 32 ms, step 10 ms, 512-point FFT, 257 bins.
+
+    Mocanu, Tapu and Zaharia, Sensors 2021, section 3.1. Frames are centred; the border is padded with zeros, so that a
+    clip padded with zeros in a batch has the same frames as alone. Frames centred after the last non-zero sample are
+    blank (zero): see `ser_plugins.lengths`.
+
+    Parameters
+    ----------
+    sample_rate : int
+        Samples per second.
+    win_length : float
+        Window in milliseconds.
+    hop_length : float
+        Step in milliseconds.
+    n_fft : int
+        Points of the FFT; the spectrogram has ``n_fft // 2 + 1`` bins.
+    log : bool
+        Compress the magnitude m to ``log(1 + m / floor)``: the logarithm, shifted so that silence is 0.
+    floor : float
+        Magnitude below which the compression turns linear.
+
+    Example
+    -------
+    >>> Spectrogram()(torch.randn(2, 16000)).shape
+    torch.Size([2, 101, 257])
+    """
+
+    window: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        win_length: float = 32.0,
+        hop_length: float = 10.0,
+        n_fft: int = 512,
+        log: bool = False,
+        floor: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.win = round(sample_rate * win_length / 1000)
+        self.hop = round(sample_rate * hop_length / 1000)
+        self.n_fft = n_fft
+        self.log = log
+        self.floor = floor
+        self.register_buffer("window", torch.hamming_window(self.win), persistent=False)
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Compute the spectrogram.
+
+        Parameters
+        ----------
+        wavs : torch.Tensor
+            Waveforms, [B, T].
+
+        Returns
+        -------
+        torch.Tensor
+            Magnitudes, [B, T // hop + 1, n_fft // 2 + 1].
+        """
+        if wavs.dim() != 2:
+            raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
+        with torch.autocast(wavs.device.type, enabled=False):
+            wavs = wavs.float()
+            spectrum = torch.stft(
+                wavs,
+                self.n_fft,
+                self.hop,
+                self.win,
+                self.window.float(),
+                pad_mode="constant",
+                return_complex=True,
+            )
+            feats = spectrum.abs().transpose(1, 2)
+            if self.log:
+                feats = torch.log1p(feats / self.floor)
+        position = torch.arange(1, wavs.shape[1] + 1, device=wavs.device)
+        end = (position * (wavs != 0)).amax(1)
+        return feats * frame_mask(end // self.hop + 1, feats.shape[1]).unsqueeze(-1)
+
+
+class SpectrogramNorm(nn.Module):
+    """Zero mean and unit standard deviation, per utterance; padded frames neither count nor change.
+
+    Parameters
+    ----------
+    axis : {"utterance", "bin", "frame"}
+        Over what the statistics are taken: all values of an utterance; each frequency bin over time; each frame over
+        its bins (as Xie et al., ICASSP 2019).
+
+    Example
+    -------
+    >>> feats = SpectrogramNorm()(Spectrogram()(torch.randn(1, 16000)))
+    >>> bool(feats.mean().abs() < 1e-4), bool((feats.std() - 1).abs() < 1e-3)
+    (True, True)
+    """
+
+    DIMS: ClassVar = {"utterance": (1, 2), "bin": (1,), "frame": (2,)}
+
+    def __init__(self, axis: Literal["utterance", "bin", "frame"] = "utterance") -> None:
+        super().__init__()
+        if axis not in self.DIMS:
+            raise ValueError(f"axis of normalisation must be one of {', '.join(self.DIMS)}, not {axis!r}")
+        self.axis = axis
+
+    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Normalise ``feats`` [B, T', F] with relative ``lengths`` [B]; the shape stays."""
+        dims = self.DIMS[self.axis]
+        mask = frame_mask(count_frames(feats, lengths), feats.shape[1]).unsqueeze(-1)
+        count = mask.expand_as(feats).sum(dims, keepdim=True).clamp(min=1)
+        mean = (feats * mask).sum(dims, keepdim=True) / count
+        centred = (feats - mean) * mask
+        std = (centred.square().sum(dims, keepdim=True) / count).sqrt()
+        return centred / (std + 1e-5)

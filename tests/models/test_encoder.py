@@ -1,0 +1,132 @@
+"""Padding, shapes and formulas of the encoder."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
+from ser_plugins.models.encoder import UtteranceEncoder
+from ser_plugins.models.ghostvlad import GhostVLAD
+from ser_plugins.models.se_resnet import MaskedBatchNorm2d, SEResNet34
+
+
+def make_encoder() -> UtteranceEncoder:
+    torch.manual_seed(0)
+    encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
+    for module in encoder.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm1d)):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("axis", ["utterance", "bin", "frame"])
+@pytest.mark.parametrize("samples", [3200, 8000, 16001, 15999, 16160])
+@pytest.mark.parametrize("log", [False, True])
+@torch.no_grad()
+def test_padding_changes_nothing(axis: str, samples: int, log: bool) -> None:
+    spectrogram, norm, encoder = Spectrogram(log=log), SpectrogramNorm(axis), make_encoder()
+
+    def embed(wavs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return encoder(norm(spectrogram(wavs), lengths), lengths)
+
+    short, long = torch.randn(samples) * 0.1, torch.randn(5 * samples + 77)
+    batch = torch.nn.utils.rnn.pad_sequence([short, long], batch_first=True)
+    together = embed(batch, torch.tensor([len(short), len(long)]) / len(long))
+    torch.testing.assert_close(together[:1], embed(short[None], torch.ones(1)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(together[1:], embed(long[None], torch.ones(1)), atol=1e-5, rtol=0)
+
+
+def test_masked_batch_norm_is_batch_norm_of_the_valid_frames() -> None:
+    x, frames = torch.randn(3, 4, 7, 5), torch.tensor([7, 4, 1])
+    mask = (torch.arange(7) < frames[:, None])[:, None, :, None]
+    masked, plain = MaskedBatchNorm2d(4), torch.nn.BatchNorm1d(4)
+    valid = torch.cat([x[i, :, :n].flatten(1).T for i, n in enumerate(frames.tolist())])
+    expected = plain(valid)
+    out = masked(x, mask)
+    got = torch.cat([out[i, :, :n].flatten(1).T for i, n in enumerate(frames.tolist())])
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(masked.running_var, plain.running_var)
+    torch.testing.assert_close(masked.running_mean, plain.running_mean)
+    assert (out * ~mask).abs().max() == 0
+
+
+def test_training_statistics_see_no_padding() -> None:
+    torch.manual_seed(0)
+    encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128)).train()
+    feats = torch.randn(4, 96, 257)
+    padded = torch.cat([feats, torch.randn(4, 160, 257)], dim=1)
+    lengths = torch.full((4,), 96 / 256)
+    torch.testing.assert_close(encoder(padded, lengths), encoder(feats), atol=2e-4, rtol=1e-3)
+
+
+def vlad_by_loops(layer: GhostVLAD, descriptors: torch.Tensor) -> torch.Tensor:
+    rows, w_k, b_k = [], layer.assignment.weight, layer.assignment.bias
+    for p in descriptors.double():
+        scores = [[float(w @ x + b) for w, b in zip(w_k, b_k, strict=True)] for x in p.float()]
+        V = torch.zeros(layer.clusters, p.shape[1], dtype=torch.double)
+        for x, score in zip(p, scores, strict=True):
+            share = torch.tensor(score, dtype=torch.double).exp()
+            for k in range(layer.clusters):
+                V[k] += share[k] / share.sum() * (x - layer.centres[k].double())
+        V = torch.stack([v / v.norm() for v in V]).flatten()
+        rows.append(V / V.norm())
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("ghosts", [0, 2])
+@torch.no_grad()
+def test_ghostvlad_is_the_formula(ghosts: int) -> None:
+    layer = GhostVLAD(16, clusters=3, ghost_clusters=ghosts)
+    descriptors = torch.randn(2, 5, 16)
+    torch.testing.assert_close(layer(descriptors).double(), vlad_by_loops(layer, descriptors), atol=1e-5, rtol=0)
+    alone = layer(descriptors[:, :3])
+    torch.testing.assert_close(layer(descriptors, torch.tensor([0.6, 0.6])), alone)
+
+
+def test_netvlad_is_ghostvlad_whose_ghosts_attract_nothing() -> None:
+    ghost, net = GhostVLAD(8, 3, 2), GhostVLAD(8, 3, 0)
+    with torch.no_grad():
+        ghost.assignment.bias[3:] = -1e9
+        net.assignment.weight.copy_(ghost.assignment.weight[:3])
+        net.centres.copy_(ghost.centres)
+    x = torch.randn(2, 6, 8)
+    torch.testing.assert_close(ghost(x), net(x))
+
+
+def test_centres_move_and_ghosts_absorb_noise() -> None:
+    """Clips of one of two patterns, half of their frames the same noise: the ghost takes the noise."""
+    torch.manual_seed(0)
+    layer, head = GhostVLAD(8, clusters=2, ghost_clusters=1), torch.nn.Linear(16, 2)
+    patterns, noise = torch.eye(8)[:2] * 3, torch.eye(8)[7] * 3
+    start = layer.centres.detach().clone()
+    optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], 0.02)
+
+    def clips(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(n) % 2
+        speech = patterns[labels][:, None].expand(n, 4, 8)
+        rest = noise + torch.randn(n, 4, 8)
+        return torch.cat([speech + 0.3 * torch.randn(n, 4, 8), rest], 1), labels
+
+    for _ in range(300):
+        x, y = clips(32)
+        loss = functional.cross_entropy(head(layer(x)), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        ghost = layer.assignment(clips(256)[0]).softmax(-1)[..., -1]
+    assert (layer.centres - start).norm() > 0.1
+    assert ghost[:, 4:].mean() > ghost[:, :4].mean() + 0.2
+
+
+def test_shapes_and_depth() -> None:
+    backbone = SEResNet34()
+    convolutions = [m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)]
+    on_the_road = [m for m in convolutions if m.kernel_size in {(7, 7), (3, 3)}]
+    assert len(on_the_road) == 33  # and the embedding or class layer: 34
+    descriptors, lengths = backbone(torch.randn(2, 161, 257))
+    assert descriptors.shape == (2, 11, 128) and lengths.tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="257"):
+        backbone(torch.randn(2, 161, 201))
