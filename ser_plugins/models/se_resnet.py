@@ -19,7 +19,7 @@ def halve(frames: Tensor, stride: int) -> Tensor:
 class MaskedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation of [B, C, T, F] whose statistics see no padded frame and whose padded frames are zero."""
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise ``x``; ``mask`` is [B, 1, T, 1], or None where nothing is padded."""
         if mask is None:
             return super().forward(x)
@@ -146,7 +146,7 @@ class SEResNet34(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         # Convolutions of few channels run more than twice as fast on a CPU in this memory format.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute frame descriptors.
