@@ -1,0 +1,295 @@
+"""The classifier on top of the metric embeddings: an RBF support vector machine, held in tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+from torch.nn import functional
+
+from ser_plugins.errors import InputError
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+class SVMClassifier(nn.Module):
+    """Support vector machine with an RBF kernel on utterance embeddings (Mocanu et al. 2021, strategies S4 and S5).
+
+    Fitted by scikit-learn, then held in buffers: it needs no pickle, no scikit-learn to run, moves with ``.to`` and is
+    saved as a state dict, which a new module loads whatever the number of support vectors. Its decisions are those of
+    ``SVC(decision_function_shape="ovr", break_ties=True)``, one vote for each pair of classes; its probabilities those
+    decisions at a calibrated temperature.
+
+    Embeddings are L2-normalised first, as the metric losses see them (their length carries nothing that was trained).
+    All is computed in float64, autocast or not: votes are not continuous, and rounding may turn one.
+
+    Arguments
+    ---------
+    n_classes : int
+        Number of classes, at least 2.
+
+    Attributes
+    ----------
+    chosen : dict
+        After ``fit``: ``C``, ``gamma`` and, with validation data, its ``accuracy``. Not in the state dict.
+    support_vectors : torch.Tensor
+        [S, E]
+    pair_coefficients : torch.Tensor
+        [S, P], weight of each support vector in the decision of each of the P = C (C − 1) / 2 pairs of classes.
+    pair_intercepts : torch.Tensor
+        [P]
+    gamma, inverse_temperature : torch.Tensor
+        Scalars.
+
+    Example
+    -------
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    >>> svm = SVMClassifier(n_classes=2).fit(embeddings, torch.tensor([0, 0, 1, 1]))
+    >>> svm(embeddings[:, None]).argmax(dim=-1).squeeze(1).tolist()
+    [0, 0, 1, 1]
+    """
+
+    support_vectors: torch.Tensor
+    pair_coefficients: torch.Tensor
+    pair_intercepts: torch.Tensor
+    gamma: torch.Tensor
+    inverse_temperature: torch.Tensor
+    sides: torch.Tensor
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        if n_classes < 2:
+            raise InputError(f"a classifier of {n_classes} class(es) decides nothing; give n_classes of 2 or more")
+        self.n_classes = n_classes
+        self.chosen: dict[str, float | str] = {}
+        pairs = _pairs(n_classes)
+        self._hold(
+            support_vectors=np.zeros((0, 0)),
+            pair_coefficients=np.zeros((0, len(pairs))),
+            pair_intercepts=np.zeros(len(pairs)),
+            gamma=np.ones(()),
+            inverse_temperature=np.ones(()),
+        )
+        # Row p has +1 for the first class of pair p and −1 for its second.
+        first, second = functional.one_hot(torch.tensor(pairs), n_classes).double().unbind(dim=1)
+        self.register_buffer("sides", first - second, persistent=False)
+
+    def fit(
+        self,
+        embeddings: torch.Tensor | ArrayLike,
+        labels: torch.Tensor | ArrayLike,
+        valid_embeddings: torch.Tensor | ArrayLike | None = None,
+        valid_labels: torch.Tensor | ArrayLike | None = None,
+        C: Sequence[float] = (1, 10, 100),
+        gamma: Sequence[float | str] = ("scale", 0.5, 2.0),
+    ) -> SVMClassifier:
+        """Fit support vectors, and choose C, gamma and temperature on the validation part.
+
+        C and gamma are those of the best accuracy on the validation part (of equal ones the smallest C, then the first
+        gamma); the temperature is that of its least cross-entropy (scikit-learn's temperature calibration). Without a
+        validation part C is 1, gamma "scale", and the temperature that of held-out decisions in a cross-validation of
+        the training part; folds then share speakers, so these probabilities are too sure of themselves.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor or array
+            [N, 1, E] or [N, E].
+        labels : torch.Tensor or array
+            [N] or [N, 1], class indices from 0; each class must occur.
+        valid_embeddings, valid_labels : torch.Tensor or array, optional
+            The same of a validation part, of other speakers; a class may be missing from it.
+        C : sequence of float
+            Penalties to try; the paper gives none.
+        gamma : sequence of float or "scale"
+            Kernel widths to try; "scale" is 1 / (E · variance of the normalised embeddings).
+
+        Returns
+        -------
+        SVMClassifier
+            Itself.
+
+        Raises
+        ------
+        InputError
+            The shapes do not match, a class has no utterance, or only one while there is no validation part.
+        """
+        inputs, targets = self._examples(embeddings, labels)
+        counts = np.bincount(targets, minlength=self.n_classes)
+        if not counts.all():
+            raise InputError(f"class {int(counts.argmin())} has no utterance in the training part; leave its label out")
+        if (valid_embeddings is None) != (valid_labels is None):
+            raise InputError("the validation part has embeddings or labels only; give both or neither")
+        if valid_embeddings is None or valid_labels is None:
+            svc, decisions = _fit_alone(inputs, targets, folds=min(5, int(counts.min())))
+            self.chosen = {"C": 1, "gamma": "scale"}
+        else:
+            valid_inputs, valid_targets = self._examples(valid_embeddings, valid_labels)
+            svc, self.chosen = _choose(inputs, targets, valid_inputs, valid_targets, sorted(C), gamma)
+            decisions, targets = svc.decision_function(valid_inputs), valid_targets
+        self._hold(
+            support_vectors=svc.support_vectors_,
+            pair_coefficients=_pair_coefficients(svc, self.n_classes),
+            # For two classes scikit-learn turns the sign: its positive decisions mean the second class.
+            pair_intercepts=svc.intercept_ * (-1 if self.n_classes == 2 else 1),
+            gamma=np.asarray(svc._gamma),
+            inverse_temperature=np.asarray(_inverse_temperature(decisions, targets)),
+        )
+        return self
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Calibrated log-probabilities.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            [B, 1, E] or [B, E], any floating-point type.
+
+        Returns
+        -------
+        torch.Tensor
+            [B, 1, C] or [B, C], float32.
+
+        Raises
+        ------
+        RuntimeError
+            Neither ``fit`` nor ``load_state_dict`` came before.
+        """
+        scores = self.inverse_temperature.double() * self.decision_function(embeddings)
+        return scores.log_softmax(dim=-1).float()
+
+    def decision_function(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """One score a class, float64: its votes, plus at most a third of a vote for how clear they are.
+
+        scikit-learn's one-vs-rest decision function. Of two classes, which share one vote, it is minus and plus the
+        decision itself. Shapes are those of ``forward``.
+        """
+        pairs = self.pair_decisions(embeddings)
+        sides = self.sides.to(pairs)
+        sums = pairs @ sides
+        if self.n_classes == 2:
+            return sums
+        votes = torch.where(pairs >= 0, 1.0, -1.0).to(pairs) @ sides
+        # Each class takes part in C − 1 votes: won minus lost, to won.
+        return (votes + self.n_classes - 1) / 2 + sums / (3 * (sums.abs() + 1))
+
+    def pair_decisions(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """One-vs-one decisions [..., P], float64, of the pairs (0, 1), (0, 2), …; positive for a pair's first class."""
+        if not len(self.support_vectors):
+            raise RuntimeError(
+                "the SVM holds no support vectors; call fit(embeddings, labels) or load a state dict first"
+            )
+        with torch.autocast(embeddings.device.type, enabled=False):
+            unit = functional.normalize(embeddings.double(), dim=-1)
+            flat = unit.flatten(end_dim=-2)
+            kernel = (-self.gamma.double() * torch.cdist(flat, self.support_vectors.double()).square()).exp()
+            decisions = kernel @ self.pair_coefficients.double() + self.pair_intercepts.double()
+            return decisions.reshape(*unit.shape[:-1], decisions.shape[-1])
+
+    def _examples(
+        self, embeddings: torch.Tensor | ArrayLike, labels: torch.Tensor | ArrayLike
+    ) -> tuple[Floats, Labels]:
+        """Normalise embeddings to [N, E] and labels to [N], as arrays."""
+        inputs = torch.as_tensor(embeddings).detach().cpu().double()
+        inputs = inputs.squeeze(1) if inputs.dim() == 3 else inputs
+        targets = torch.as_tensor(labels).detach().cpu().flatten()
+        if inputs.dim() != 2 or len(inputs) != len(targets):
+            raise InputError(f"{len(targets)} labels for embeddings {list(inputs.shape)}; give one for each of [N, E]")
+        if not inputs.isfinite().all():
+            raise InputError("an embedding is not finite; look for a diverged training run or a silent file")
+        strange = targets[(targets < 0) | (targets >= self.n_classes) | (targets != targets.long())]
+        if len(strange):
+            raise InputError(f"label {strange[0].item()} is no class index from 0 to {self.n_classes - 1}")
+        return functional.normalize(inputs, dim=-1).numpy(), targets.long().numpy()
+
+    def _hold(self, **arrays: Floats) -> None:
+        """Hold arrays as float64 buffers, where the module is."""
+        device = next((buffer.device for buffer in self.buffers()), None)
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.tensor(array, dtype=torch.float64, device=device))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """Make room for as many support vectors as the state dict holds, of whatever dimension, then load."""
+        for name in ("support_vectors", "pair_coefficients"):
+            own, stored = getattr(self, name), state_dict.get(prefix + name)
+            if stored is not None and stored.dim() == own.dim():
+                width = stored.shape[1] if name == "support_vectors" else own.shape[1]
+                setattr(self, name, own.new_zeros(stored.shape[0], width))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _pairs(n_classes: int) -> list[tuple[int, int]]:
+    """List the pairs of classes in libsvm's order."""
+    return [(first, second) for first in range(n_classes) for second in range(first + 1, n_classes)]
+
+
+def _support_vector_machine(C: float, gamma: float | str) -> Any:
+    """Make the scikit-learn estimator."""
+    from sklearn.svm import SVC  # noqa: PLC0415 — only fitting needs it
+
+    return SVC(C=C, gamma=gamma, kernel="rbf", decision_function_shape="ovr", break_ties=True, cache_size=500)
+
+
+def _choose(
+    inputs: Floats,
+    targets: Labels,
+    valid_inputs: Floats,
+    valid_targets: Labels,
+    penalties: Sequence[float],
+    gammas: Sequence[float | str],
+) -> tuple[Any, dict[str, float | str]]:
+    """Fit each setting; return the machine of the best validation accuracy and what was chosen."""
+    best: Any = None
+    highest, chosen = -1.0, dict[str, float | str]()
+    for penalty in penalties:
+        for gamma in gammas:
+            svc = _support_vector_machine(penalty, gamma).fit(inputs, targets)
+            accuracy = float(svc.score(valid_inputs, valid_targets))
+            if accuracy > highest:
+                best, highest, chosen = svc, accuracy, {"C": penalty, "gamma": gamma, "accuracy": accuracy}
+    return best, chosen
+
+
+def _fit_alone(inputs: Floats, targets: Labels, folds: int) -> tuple[Any, Floats]:
+    """Fit without a validation part; return the machine and the held-out decisions of a cross-validation."""
+    from sklearn.model_selection import cross_val_predict  # noqa: PLC0415 — only fitting needs it
+
+    if folds < 2:
+        raise InputError("a class has a single utterance, too few to calibrate; give a validation part")
+    svc = _support_vector_machine(1, "scale")
+    decisions = cross_val_predict(svc, inputs, targets, cv=folds, method="decision_function")
+    return svc.fit(inputs, targets), decisions
+
+
+def _pair_coefficients(svc: Any, n_classes: int) -> Floats:
+    """Spread libsvm's dual coefficients [C − 1, S] over the pairs of classes [S, P].
+
+    A support vector of class i weighs in the pairs of i only: against a later class j by row j − 1, an earlier one by
+    row j.
+    """
+    owner = np.repeat(np.arange(n_classes), svc.n_support_)
+    dual = svc.dual_coef_ * (-1 if n_classes == 2 else 1)
+    columns = [np.where(owner == i, dual[j - 1], np.where(owner == j, dual[i], 0.0)) for i, j in _pairs(n_classes)]
+    return np.stack(columns, axis=1)
+
+
+def _inverse_temperature(decisions: Floats, targets: Labels) -> float:
+    """Factor on the decisions of the least cross-entropy (Guo et al., 2017), as scikit-learn's temperature calibration.
+
+    Its CalibratedClassifierCV would cross-validate even a frozen machine, and so refuse a validation part in which a
+    class is rare or missing.
+    """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 — only fitting needs it
+
+    logits = torch.from_numpy(decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], axis=1))
+    classes = torch.from_numpy(targets)
+
+    def cross_entropy(log_factor: float) -> float:
+        return functional.cross_entropy(math.exp(log_factor) * logits, classes).item()
+
+    return math.exp(minimize_scalar(cross_entropy, bounds=(-10.0, 10.0), options={"xatol": 1e-12}).x)
