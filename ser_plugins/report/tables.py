@@ -1,0 +1,58 @@
+"""Tables from results on disk."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from ser_plugins.files import atomic_write
+
+MEASURES = ("accuracy", "uar", "macro_f1")
+
+
+def read_folds(folder: Path) -> list[dict[str, Any]]:
+    """Read the ``metrics.json`` of all folds below ``folder``, in order."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("fold*/metrics.json")]
+    return sorted(found, key=lambda metrics: int(metrics["fold"]))
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """Write ``summary.json`` and ``summary.md``: mean, minimum, maximum and standard deviation, as the paper's Table 2.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> metrics = {"strategy": "S1", "corpus": "demo", "seed": 1, "synthetic": True, "uar": 0.5, "macro_f1": 0.5}
+    >>> for fold, accuracy in [(1, 0.5), (2, 0.7)]:
+    ...     atomic_write(folder / f"fold{fold}/metrics.json", json.dumps({**metrics, "fold": fold, "accuracy": accuracy}))
+    >>> round(summarise(folder)["accuracy"]["mean"], 3)
+    0.6
+    """
+    folds = read_folds(folder)
+    summary: dict[str, Any] = {key: folds[0][key] for key in ("strategy", "corpus", "seed", "synthetic")}
+    summary["folds"] = [metrics["fold"] for metrics in folds]
+    for name in MEASURES:
+        values = [metrics[name] for metrics in folds]
+        summary[name] = {
+            "mean": statistics.mean(values),
+            "min": min(values),
+            "max": max(values),
+            "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        }
+    atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    atomic_write(folder / "summary.md", _markdown(summary, folds))
+    return summary
+
+
+def _markdown(summary: dict[str, Any], folds: list[dict[str, Any]]) -> str:
+    note = " (synthetic audio)" if summary["synthetic"] else ""
+    lines = [f"# {summary['strategy']} on {summary['corpus']}{note}, {len(folds)} fold(s), seed {summary['seed']}", ""]
+    lines += ["| % | mean | min | max | std |", "|---|---|---|---|---|"]
+    for name in MEASURES:
+        values = " | ".join(f"{100 * summary[name][key]:.2f}" for key in ("mean", "min", "max", "std"))
+        lines.append(f"| {name} | {values} |")
+    lines += ["", "| fold | accuracy | uar | macro_f1 |", "|---|---|---|---|"]
+    lines += [f"| {m['fold']} | " + " | ".join(f"{100 * m[name]:.2f}" for name in MEASURES) + " |" for m in folds]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,109 @@
+"""The Brain that trains an utterance encoder, for emotions or speakers, by softmax or by a metric loss."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import speechbrain as sb
+import torch
+from speechbrain.nnet.schedulers import update_learning_rate
+from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
+from torch import Tensor
+from torch.nn import functional
+
+
+@register_checkpoint_hooks
+class Stopwatch:
+    """Seconds of training, over interruptions."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.start = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self.before + time.monotonic() - self.start
+
+    @mark_as_saver
+    def _save(self, path: str) -> None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(repr(self.seconds()))
+
+    @mark_as_loader
+    def _load(self, path: str, end_of_epoch: bool = True) -> None:
+        with open(path, encoding="utf-8") as file:
+            self.before = float(file.read())
+        self.start = time.monotonic()
+
+
+class EncoderBrain(sb.Brain):  # type: ignore[misc]
+    """Train ``modules.embedding_model``.
+
+    With ``hparams.metric_loss`` the embeddings are trained by it, and validation counts how many utterances lie nearest to
+    the centroid of their own class; without, ``modules.classifier`` is trained by cross-entropy with them.
+    """
+
+    def embed(self, batch: Any) -> Tensor:
+        """Embed the signals of a batch, [B, 1, E]."""
+        wavs, lengths = batch.signal
+        feats = self.modules.compute_features(wavs)
+        embeddings: Tensor = self.modules.embedding_model(self.modules.mean_var_norm(feats, lengths), lengths)
+        return embeddings
+
+    def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
+        """Embed a batch."""
+        return self.embed(batch.to(self.device))
+
+    def compute_objectives(self, predictions: Tensor, batch: Any, stage: sb.Stage) -> Tensor:
+        """Compute the loss, and count what is recognised."""
+        labels = batch.label.data.squeeze(1).to(self.device)
+        if self.hparams.metric_loss is not None:
+            loss: Tensor = self.hparams.metric_loss(predictions, labels)
+            self._remember(functional.normalize(predictions.detach().squeeze(1).float(), dim=-1), labels, stage)
+            return loss
+        scores = self.modules.classifier(predictions).squeeze(1)
+        self.correct += int((scores.argmax(-1) == labels).sum())
+        self.count += len(labels)
+        return functional.nll_loss(scores, labels)
+
+    def _remember(self, embeddings: Tensor, labels: Tensor, stage: sb.Stage) -> None:
+        if stage == sb.Stage.TRAIN:
+            self.sums.index_add_(0, labels, embeddings)
+            for name, value in self.hparams.metric_loss.statistics.items():
+                self.statistics[name] = self.statistics.get(name, 0.0) + float(value)
+        else:
+            nearest = (embeddings @ functional.normalize(self.sums, dim=-1).T).argmax(-1)
+            self.correct += int((nearest == labels).sum())
+            self.count += len(labels)
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Set the learning rate: divided by 10 every ``lr_decay_epochs``."""
+        self.correct = self.count = 0
+        if stage == sb.Stage.TRAIN and epoch is not None:
+            self.train_batches.set_epoch(epoch)
+            self.rate = self.hparams.lr * 0.1 ** ((epoch - 1) // self.hparams.lr_decay_epochs)
+            update_learning_rate(self.optimizer, self.rate)
+            self.statistics: dict[str, float] = {}
+            size = (self.hparams.n_classes, self.hparams.embedding_size)
+            self.sums = torch.zeros(size, device=self.device)
+
+    def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
+        """Log, and keep the best checkpoint by validation accuracy."""
+        if stage == sb.Stage.TRAIN:
+            self.train_stats: dict[str, float] = {"loss": stage_loss}
+            if self.count:
+                self.train_stats["accuracy"] = self.correct / self.count
+            steps = max(1, len(self.train_batches))
+            self.train_stats |= {name: value / steps for name, value in self.statistics.items()}
+        elif stage == sb.Stage.VALID:
+            accuracy = self.correct / max(1, self.count)
+            self.hparams.epoch_counter.update_metric(accuracy)
+            self.hparams.train_logger.log_stats(
+                {"epoch": epoch, "lr": self.rate},
+                train_stats=self.train_stats,
+                valid_stats={"loss": stage_loss, "accuracy": accuracy},
+            )
+            self.checkpointer.save_and_keep_only(
+                meta={"accuracy": accuracy, "epoch": epoch}, max_keys=["accuracy"], num_to_keep=1
+            )

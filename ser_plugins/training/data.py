@@ -1,0 +1,62 @@
+"""Prepared audio as SpeechBrain datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from torch import Tensor
+
+SAMPLE_RATE = 16000
+
+
+def crop(signal: np.ndarray[Any, Any], samples: int) -> np.ndarray[Any, Any]:
+    """Cut a random part of ``samples`` samples; a shorter clip is repeated first."""
+    if len(signal) < samples:
+        signal = np.tile(signal, -(-samples // len(signal)))
+    start = int(torch.randint(len(signal) - samples + 1, ()))
+    return signal[start : start + samples]
+
+
+def make_dataset(
+    table: pd.DataFrame, column: str, classes: Sequence[str], crop_seconds: float | None = None
+) -> DynamicItemDataset:
+    """Make a dataset of ``id``, ``signal`` [T] and ``label`` [1].
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row an utterance: ``id``, ``prepared`` (a .npy file of 16 kHz samples) and ``column``.
+    column : str
+        What is to be recognised: "emotion" or "speaker".
+    classes : sequence of str
+        Its values, in the order of their indices.
+    crop_seconds : float, optional
+        Length of random crops; whole utterances where not given.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    rows = {
+        str(row["id"]): {"path": str(row["prepared"]), "target": index[row[column]]} for row in table.to_dict("records")
+    }
+
+    def signal(path: str) -> Tensor:
+        samples = np.load(path, mmap_mode="r")
+        if crop_seconds is not None:
+            samples = crop(samples, round(crop_seconds * SAMPLE_RATE))
+        return torch.from_numpy(np.array(samples, dtype=np.float32))
+
+    dataset = DynamicItemDataset(rows)
+    dataset.add_dynamic_item(signal, takes="path", provides="signal")
+    dataset.add_dynamic_item(lambda target: torch.tensor([target]), takes="target", provides="label")
+    dataset.set_output_keys(["id", "signal", "label"])
+    return dataset
+
+
+def by_length(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort utterances by the size of their audio, so that batches hold little padding."""
+    lengths = [np.load(path, mmap_mode="r").shape[0] for path in table["prepared"]]
+    return table.assign(samples=lengths).sort_values("samples", kind="stable").drop(columns="samples")

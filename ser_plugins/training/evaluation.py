@@ -1,0 +1,51 @@
+"""What an encoder and a classifier make of a part of a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from torch import Tensor
+from tqdm import tqdm
+
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.data import by_length, make_dataset
+
+
+@torch.no_grad()
+def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batch_size: int = 32) -> Tensor:
+    """Embed whole utterances: [N, 1, E] on the CPU, in the order of ``table``."""
+    dataset = make_dataset(by_length(table), "emotion", classes)
+    loader = SaveableDataLoader(dataset, batch_size=batch_size, collate_fn=PaddedBatch)
+    brain.modules.eval()
+    found: dict[str, Tensor] = {}
+    for batch in tqdm(loader, desc="embedding", leave=False):
+        embeddings = brain.embed(batch.to(brain.device)).float().cpu()
+        found.update(zip(batch.id, embeddings, strict=True))
+    return torch.stack([found[str(name)] for name in table["id"]])
+
+
+def predictions(table: pd.DataFrame, scores: Tensor, classes: Sequence[str]) -> pd.DataFrame:
+    """Put log-probabilities [N, 1, C] beside the utterances they belong to."""
+    frame = table[["id", "speaker", "emotion"]].reset_index(drop=True)
+    frame["predicted"] = [classes[i] for i in scores.squeeze(1).argmax(-1).tolist()]
+    columns = pd.DataFrame(np.asarray(scores.squeeze(1), dtype=np.float64), columns=list(classes))
+    return pd.concat([frame, columns], axis=1)
+
+
+def measure(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, unweighted average recall, macro F1 and the confusion matrix (rows: true) of predictions."""
+    true, predicted = frame["emotion"], frame["predicted"]
+    present = sorted(set(true), key=list(classes).index)
+    return {
+        "accuracy": float(accuracy_score(true, predicted)),
+        "uar": float(balanced_accuracy_score(true, predicted)),
+        "macro_f1": float(f1_score(true, predicted, labels=present, average="macro", zero_division=0)),
+        "confusion": confusion_matrix(true, predicted, labels=list(classes)).tolist(),
+    }

@@ -1,0 +1,299 @@
+"""A run: command line and YAML in, trained and evaluated folds out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import speechbrain as sb
+import torch
+from ruamel.yaml import YAML
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.train_logger import FileTrainLogger
+from torch import nn
+
+from ser_plugins import configuration
+from ser_plugins.audio.cache import prepare
+from ser_plugins.corpora.folds import fold_parts, write_folds
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.errors import InputError
+from ser_plugins.files import atomic_path, atomic_write
+from ser_plugins.hub.folder import inference_yaml, save_model_folder
+from ser_plugins.metric.sampler import BalancedBatchSampler
+from ser_plugins.models.svm import SVMClassifier
+from ser_plugins.report.figures import confusion_figure
+from ser_plugins.report.tables import summarise
+from ser_plugins.training.brain import EncoderBrain, Stopwatch
+from ser_plugins.training.data import by_length, make_dataset
+from ser_plugins.training.evaluation import embed, measure, predictions
+from ser_plugins.training.transfer import CHECKPOINT, transfer
+
+logger = logging.getLogger(__name__)
+Parts = dict[str, pd.DataFrame]
+LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
+
+
+@dataclass
+class Recipe:
+    """A strategy on a corpus, from the command line.
+
+    Attributes
+    ----------
+    tree : dict
+        The YAML of the run, all layers merged: emotion.yaml, the corpus' settings, the strategy, the command line.
+    corpus_tree : dict
+        The YAML of the corpus.
+    folder : pathlib.Path
+        Where the YAML files are.
+    options : object
+        SpeechBrain's run options (``--device``, ``--precision`` …).
+    """
+
+    tree: configuration.Tree
+    corpus_tree: configuration.Tree
+    folder: Path
+    options: Any
+
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str]) -> Recipe:
+        """Read ``hparams/s5.yaml --key value …``."""
+        file, options, text = sb.parse_arguments(list(arguments))
+        given = dict(YAML().load(text) or {})
+        path = Path(file)
+        strategy = configuration.read(path)
+        name = given.get("corpus", strategy["corpus"])
+        corpus_path = path.parent / "corpora" / f"{name}.yaml"
+        if not corpus_path.is_file():
+            known = ", ".join(sorted(file.stem for file in corpus_path.parent.glob("*.yaml")))
+            raise InputError(f"unknown corpus {name!r}; there are {known}")
+        corpus = configuration.read(corpus_path)
+        settings = corpus.pop("settings") or {}
+        corpus_keys = {key: given.pop(key) for key in list(given) if key in corpus}
+        known_tree = {**strategy, **{key: None for key in corpus}}
+        configuration.merge(known_tree, given, "command line")
+        tree = configuration.merge(configuration.merge(strategy, settings, str(corpus_path)), given, "command line")
+        return cls(tree, {**corpus, **corpus_keys}, path.parent, options)
+
+    def read_corpus(self) -> Corpus:
+        """Read and check the corpus, and tell what is wrong with it."""
+        corpus: Corpus = configuration.build(self.corpus_tree)["reader"].read()
+        for row in corpus.faults.to_dict("records"):
+            logger.warning("%s: %s", row["path"], row["fault"])
+        note = " (synthetic audio)" if corpus.synthetic else ""
+        logger.info("%s%s: %d utterances of %d speakers", corpus.name, note, len(corpus.table), len(corpus.speakers))
+        return corpus
+
+    def output_folder(self) -> Path:
+        """Folder of the folds."""
+        if self.tree["output_folder"] is not None:
+            return Path(self.tree["output_folder"])
+        return Path("results") / str(self.tree["strategy"]) / str(self.tree["corpus"]) / str(self.tree["seed"])
+
+    def folds(self) -> list[int]:
+        """Folds that are asked for."""
+        fold, count = self.tree["fold"], int(self.tree["n_folds"])
+        if fold == "all":
+            return list(range(1, count + 1))
+        if not isinstance(fold, int):
+            raise InputError(f"--fold {fold}: give a number from 1 to {count}, or all")
+        return [fold]
+
+
+def run(recipe: Recipe) -> Path:
+    """Train and evaluate what is missing; return the folder of the results."""
+    output = recipe.output_folder()
+    folds = recipe.folds()
+    missing = [fold for fold in folds if not (output / f"fold{fold}" / "metrics.json").is_file()]
+    if not missing:
+        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
+    else:
+        corpus = recipe.read_corpus()
+        check_source(recipe.tree, corpus)
+        parts = {fold: fold_parts(corpus, fold, recipe.tree["n_folds"]) for fold in missing}
+        write_folds(corpus, output / "folds.csv", recipe.tree["n_folds"])
+        prepared = prepare_corpus(recipe, corpus)
+        for fold in missing:
+            logger.info("%s, %s, fold %d of %s", recipe.tree["strategy"], corpus.name, fold, recipe.tree["n_folds"])
+            tables = {name: with_audio(table, prepared) for name, table in parts[fold].items()}
+            run_fold(recipe, corpus, tables, fold, output / f"fold{fold}")
+    if recipe.tree["fold"] == "all":
+        summarise(output)
+    return output
+
+
+def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
+    """Stop before any work where a real corpus lacks the encoder that its strategy needs."""
+    if tree["multi_stage"] and tree["pretrained_encoder"] is None and not corpus.synthetic:
+        raise InputError(
+            f"{tree['strategy']} starts from a pre-trained encoder: give --pretrained_encoder FOLDER|USER/NAME, "
+            "or none to train from scratch"
+        )
+
+
+def prepare_corpus(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
+    """Prepare the audio of a corpus: path of the audio to path of the prepared audio."""
+    normalizer = configuration.build({"audio_normalizer": recipe.tree["audio_normalizer"]})["audio_normalizer"]
+    paths = [str(path) for path in corpus.table["path"]]
+    done = prepare(paths, normalizer, recipe.tree["cache_folder"])
+    return dict(zip(paths, map(str, done), strict=True))
+
+
+def with_audio(table: pd.DataFrame, prepared: Mapping[str, str]) -> pd.DataFrame:
+    """Add the column ``prepared``."""
+    return table.assign(prepared=[prepared[str(path)] for path in table["path"]])
+
+
+def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Path) -> None:
+    """Train, evaluate and export one fold; ``metrics.json`` is written last, and means that all else is there."""
+    tree = {**recipe.tree, "labels": list(corpus.labels), "fold": fold}
+    source, origin = encoder_source(recipe, tree, parts["train"], folder)
+    brain, report = train(tree, recipe.options, parts, folder, source)
+    labels = corpus.labels
+    fit_classifier(brain, parts, labels)
+    classifier = brain.modules.classifier.eval()
+    with torch.no_grad():
+        scores = classifier(embed(brain, parts["test"], labels).to(brain.device)).cpu()
+    frame = predictions(parts["test"], scores, labels)
+    metrics = {
+        "strategy": tree["strategy"],
+        "corpus": corpus.name,
+        "synthetic": corpus.synthetic,
+        "fold": fold,
+        "seed": tree["seed"],
+        "labels": list(labels),
+        **{f"n_{name}": len(table) for name, table in parts.items()},
+        **measure(frame, labels),
+        "pretrained_encoder": origin,
+        "transferred": {kind: len(names) for kind, names in report.items()},
+        "epochs": brain.hparams.epoch_counter.current,
+        "best_epoch": brain.hparams.epoch_counter.best_limit,
+        "valid_accuracy": brain.hparams.epoch_counter.best_score,
+        "seconds": round(brain.hparams.stopwatch.seconds(), 1),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "manifest_sha256": corpus.checksum(),
+    }
+    with atomic_path(folder / "predictions.csv") as part:
+        frame.to_csv(part, index=False)
+    note = " (synthetic audio)" if corpus.synthetic else ""
+    title = f"{tree['strategy']}, {corpus.name}{note}, fold {fold}: {100 * metrics['accuracy']:.1f} %"
+    confusion_figure(metrics["confusion"], labels, title, folder / "confusion.png")
+    yaml = inference_yaml(configuration.resolve(tree), recipe.folder / "inference.yaml")
+    save_model_folder(folder / "model", yaml, brain.modules.embedding_model, classifier, labels)
+    atomic_write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    shutil.rmtree(folder / "save", ignore_errors=True)
+    logger.info("%s; %s", title, folder)
+
+
+def encoder_source(
+    recipe: Recipe, tree: Mapping[str, Any], train_table: pd.DataFrame, folder: Path
+) -> tuple[str | None, str]:
+    """Where the encoder's first weights come from, and how to call it in the metrics."""
+    if not tree["multi_stage"] or tree["pretrained_encoder"] == "none":
+        return None, "none"
+    if tree["pretrained_encoder"] is not None:
+        return str(tree["pretrained_encoder"]), str(tree["pretrained_encoder"])
+    return str(speaker_stage(recipe, tree, train_table, folder / "speakers")), "speakers of the training part"
+
+
+def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, folder: Path) -> Path:
+    """Train the encoder to identify the speakers of the training part: multi-stage training, in small."""
+    encoder = folder / "encoder"
+    if not (encoder / CHECKPOINT).is_file():
+        logger.info("speaker identification on the training part first")
+        base = configuration.read(recipe.folder / "s1.yaml")
+        speakers = list(dict.fromkeys(table["speaker"]))
+        stage = {
+            **tree,
+            "column": "speaker",
+            "labels": speakers,
+            "classifier": base["classifier"],
+            "metric_loss": None,
+            "number_of_epochs": tree["speaker_epochs"],
+        }
+        held_out = table.groupby("speaker", sort=False).cumcount() % 10 == 9
+        parts = {"train": table[~held_out], "valid": table[held_out]}
+        brain, _ = train(stage, recipe.options, parts, folder, None)
+        with atomic_path(encoder / CHECKPOINT) as part:
+            torch.save(brain.modules.embedding_model.state_dict(), part)
+        logger.info("speaker accuracy on held-out utterances: %.1f %%", 100 * brain.hparams.epoch_counter.best_score)
+        shutil.rmtree(folder / "save", ignore_errors=True)
+    return encoder
+
+
+def train(
+    tree: configuration.Tree, options: Any, parts: Parts, folder: Path, source: str | None
+) -> tuple[EncoderBrain, dict[str, list[str]]]:
+    """Train to the best validation accuracy; an interrupted training goes on."""
+    text = configuration.dump(configuration.resolve(tree))
+    used = folder / "hyperparams.yaml"
+    if used.is_file() and used.read_text(encoding="utf-8") != text:
+        raise InputError(f"{folder} was begun with other hyper-parameters; delete it or give another --output_folder")
+    atomic_write(used, text)
+    sb.utils.seed.seed_everything(int(tree["seed"]))
+    hparams = configuration.build(tree)
+    hparams["train_logger"] = FileTrainLogger(str(folder / "train_log.txt"))
+    hparams["stopwatch"] = Stopwatch()
+    report = transfer(hparams["embedding_model"], source) if source is not None else {}
+    names = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
+    checkpointer = Checkpointer(
+        folder / "save",
+        recoverables={
+            "embedding_model": hparams["embedding_model"],
+            "epoch_counter": hparams["epoch_counter"],
+            "stopwatch": hparams["stopwatch"],
+            **({} if isinstance(hparams["classifier"], SVMClassifier) else {"classifier": hparams["classifier"]}),
+        },
+    )
+    brain = EncoderBrain({name: hparams[name] for name in names}, hparams["opt_class"], hparams, options, checkpointer)
+    train_loader, valid_loader = make_loaders(brain, hparams, parts)
+    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+    best = checkpointer.find_checkpoint(max_key="accuracy")
+    if best is not None:
+        counter = hparams["epoch_counter"]
+        state = (counter.current, counter.best_limit, counter.best_score)
+        seconds = hparams["stopwatch"].seconds()
+        checkpointer.load_checkpoint(best)
+        # The weights are of the best epoch; what is reported of the run is of the last.
+        counter.current, counter.best_limit, counter.best_score = state
+        hparams["stopwatch"].before = seconds
+    return brain, report
+
+
+def make_loaders(
+    brain: EncoderBrain, hparams: Mapping[str, Any], parts: Parts
+) -> tuple[SaveableDataLoader, SaveableDataLoader]:
+    """Balanced random crops for training, whole utterances by length for validation."""
+    column, classes = hparams["column"], list(hparams["labels"])
+    train_set = make_dataset(parts["train"], column, classes, hparams["crop_seconds"])
+    indices = [classes.index(name) for name in parts["train"][column]]
+    batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]))
+    brain.train_batches = batches
+    brain.train_sampler = batches
+    train_loader = SaveableDataLoader(train_set, batch_sampler=batches, collate_fn=PaddedBatch)
+    brain.checkpointer.add_recoverable("train_loader", train_loader)
+    valid_set = make_dataset(by_length(parts["valid"]), column, classes)
+    return train_loader, SaveableDataLoader(valid_set, batch_size=32, collate_fn=PaddedBatch)
+
+
+def fit_classifier(brain: EncoderBrain, parts: Parts, labels: Sequence[str]) -> None:
+    """Fit a classifier that is not trained by gradients on the training part, chosen on the validation part."""
+    classifier: nn.Module = brain.modules.classifier
+    if not isinstance(classifier, SVMClassifier):
+        return
+    index = {label: i for i, label in enumerate(labels)}
+    found = {}
+    for name in ("train", "valid"):
+        targets = torch.tensor([index[emotion] for emotion in parts[name]["emotion"]])
+        found[name] = (embed(brain, parts[name], labels), targets)
+    classifier.cpu().fit(*found["train"], *found["valid"])
+    classifier.to(brain.device)
+    logger.info("SVM: %s", classifier.chosen)

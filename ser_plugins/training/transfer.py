@@ -1,0 +1,86 @@
+"""Weights from another run, with a strict report of what was matched."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ser_plugins.errors import InputError
+
+logger = logging.getLogger(__name__)
+CHECKPOINT = "embedding_model.ckpt"
+
+
+def locate(source: str) -> Path:
+    """Find the encoder's checkpoint of a folder, a file or a Hub id."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if not (path / CHECKPOINT).is_file():
+            raise InputError(f"{path} holds no {CHECKPOINT}; give the encoder/ or model/ folder of a run")
+        return path / CHECKPOINT
+    if source.count("/") != 1 or source.startswith((".", "/")):
+        raise InputError(f"no encoder at {source}; give a folder, a checkpoint or a Hub id USER/NAME")
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    try:
+        return Path(hf_hub_download(source, CHECKPOINT))
+    except (OSError, HfHubHTTPError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error
+
+
+def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
+    """Load into ``encoder`` all weights of ``source`` that fit by name and shape.
+
+    Clusters are kept where only the number of ghosts differs: the clusters that are new start fresh.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        The encoder, as built.
+    source : str
+        Folder with ``embedding_model.ckpt``, the checkpoint itself, or a Hub id.
+
+    Returns
+    -------
+    dict
+        Names of the weights that were ``matched``, ``partial``, ``missing``, ``unexpected`` and of another ``shape``.
+
+    Raises
+    ------
+    InputError
+        If nothing is found at the source, or nothing of it fits.
+    """
+    path = locate(source)
+    try:
+        given: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is not a checkpoint of weights; give the embedding_model.ckpt of a run") from error
+    own = encoder.state_dict()
+    report: dict[str, list[str]] = {"matched": [], "partial": [], "missing": [], "unexpected": [], "shape": []}
+    with torch.no_grad():
+        for name, weight in own.items():
+            if name not in given:
+                report["missing"].append(name)
+            elif given[name].shape == weight.shape:
+                weight.copy_(given[name])
+                report["matched"].append(name)
+            elif ".assignment." in name and given[name].shape[1:] == weight.shape[1:]:
+                rows = min(len(weight), len(given[name]))
+                weight[:rows] = given[name][:rows]
+                report["partial"].append(name)
+            else:
+                report["shape"].append(name)
+    report["unexpected"] = sorted(set(given) - set(own))
+    if not any(name.endswith("weight") for name in report["matched"]):
+        raise InputError(f"no weight of {path} fits this encoder; give an encoder of the same network")
+    for kind, names in report.items():
+        if names:
+            logger.info("transfer: %d weights %s%s", len(names), kind, "" if kind == "matched" else f": {names}")
+    return report
