@@ -20,13 +20,13 @@ Tree = dict[str, Any]
 
 
 def read(path: str | Path) -> Tree:
-    """Read a YAML file, tags kept; a key ``extends`` names the file beside it that this one changes.
+    r"""Read a YAML file, tags kept; a key ``extends`` names the file beside it that this one changes.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "base.yaml").write_text("clusters: 8\\nghost_clusters: 0")
-    >>> _ = (folder / "s3.yaml").write_text("extends: base.yaml\\nghost_clusters: 2")
+    >>> _ = (folder / "base.yaml").write_text("clusters: 8\nghost_clusters: 0")
+    >>> _ = (folder / "s3.yaml").write_text("extends: base.yaml\nghost_clusters: 2")
     >>> dict(read(folder / "s3.yaml"))
     {'clusters': 8, 'ghost_clusters': 2}
     """

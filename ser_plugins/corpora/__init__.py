@@ -1,5 +1,8 @@
 """Corpora: readers, checks and folds."""
 
+from ser_plugins.corpora.cremad import CremaD
+from ser_plugins.corpora.ravdess import Ravdess
 from ser_plugins.corpora.synthetic import Demo
+from ser_plugins.corpora.table import Table
 
-__all__ = ["Demo"]
+__all__ = ["CremaD", "Demo", "Ravdess", "Table"]

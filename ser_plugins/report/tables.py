@@ -24,9 +24,10 @@ def summarise(folder: Path) -> dict[str, Any]:
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> metrics = {"strategy": "S1", "corpus": "demo", "seed": 1, "synthetic": True, "uar": 0.5, "macro_f1": 0.5}
+    >>> run = {"strategy": "S1", "corpus": "demo", "seed": 1, "synthetic": True, "uar": 0.5, "macro_f1": 0.5}
     >>> for fold, accuracy in [(1, 0.5), (2, 0.7)]:
-    ...     atomic_write(folder / f"fold{fold}/metrics.json", json.dumps({**metrics, "fold": fold, "accuracy": accuracy}))
+    ...     metrics = {**run, "fold": fold, "accuracy": accuracy}
+    ...     atomic_write(folder / f"fold{fold}/metrics.json", json.dumps(metrics))
     >>> round(summarise(folder)["accuracy"]["mean"], 3)
     0.6
     """

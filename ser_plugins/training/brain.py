@@ -25,12 +25,12 @@ class Stopwatch:
         """Seconds so far."""
         return self.before + time.monotonic() - self.start
 
-    @mark_as_saver
+    @mark_as_saver  # type: ignore[untyped-decorator]
     def _save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(repr(self.seconds()))
 
-    @mark_as_loader
+    @mark_as_loader  # type: ignore[untyped-decorator]
     def _load(self, path: str, end_of_epoch: bool = True) -> None:
         with open(path, encoding="utf-8") as file:
             self.before = float(file.read())
@@ -40,8 +40,8 @@ class Stopwatch:
 class EncoderBrain(sb.Brain):  # type: ignore[misc]
     """Train ``modules.embedding_model``.
 
-    With ``hparams.metric_loss`` the embeddings are trained by it, and validation counts how many utterances lie nearest to
-    the centroid of their own class; without, ``modules.classifier`` is trained by cross-entropy with them.
+    With ``hparams.metric_loss`` the embeddings are trained by it, and validation counts how many utterances lie nearest
+    to the centroid of their own class; without, ``modules.classifier`` is trained by cross-entropy with them.
     """
 
     def embed(self, batch: Any) -> Tensor:

@@ -1,0 +1,77 @@
+"""Prepared audio: computed once, in parallel, and kept by content and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from ser_plugins.audio.speech import SpeechNormalizer, normalize_file
+from ser_plugins.errors import InputError
+from ser_plugins.files import atomic_write
+
+
+def prepare(
+    paths: Sequence[str | Path], normalizer: SpeechNormalizer, cache_folder: str | Path, workers: int | None = None
+) -> list[Path]:
+    """Normalise sound files, or find them normalised before.
+
+    The cache is keyed by the bytes of a file and the normaliser's settings; its files are written whole or not at all,
+    so that runs may share it.
+
+    Parameters
+    ----------
+    paths : sequence of str or pathlib.Path
+        Sound files.
+    normalizer : SpeechNormalizer
+        What is done to each.
+    cache_folder : str or pathlib.Path
+        Where the results are kept.
+    workers : int, optional
+        Processes; one a core where not given.
+
+    Returns
+    -------
+    list of pathlib.Path
+        One .npy file of float32 samples [T] for each path, in their order.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read or used; the message names it.
+    """
+    settings = json.dumps(normalizer.settings(), sort_keys=True).encode()
+    with ThreadPoolExecutor() as pool:
+        keys = list(pool.map(lambda path: _key(path, settings), paths))
+    targets = [Path(cache_folder) / key[:2] / f"{key}.npy" for key in keys]
+    # Files of the same content have one target.
+    missing = {target: path for target, path in zip(targets, paths, strict=True) if not target.is_file()}
+    if missing:
+        jobs = (os.cpu_count() or 1) if workers is None else workers
+        work = (delayed(_prepare)(path, normalizer, target) for target, path in missing.items())
+        done = Parallel(n_jobs=min(jobs, len(missing)), return_as="generator_unordered")(work)
+        for _ in tqdm(done, total=len(missing), desc="preparing audio", unit="file"):
+            pass
+    return targets
+
+
+def _key(path: str | Path, settings: bytes) -> str:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); check --data_folder") from error
+    return hashlib.sha256(settings + content).hexdigest()
+
+
+def _prepare(path: str | Path, normalizer: SpeechNormalizer, target: Path) -> None:
+    content = io.BytesIO()
+    np.save(content, normalize_file(path, normalizer).numpy())
+    atomic_write(target, content.getvalue())

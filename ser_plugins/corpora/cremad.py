@@ -1,0 +1,86 @@
+"""CREMA-D: 91 actors, six emotions (Cao et al., IEEE Transactions on Affective Computing 2014)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ser_plugins.corpora.files import check_utterances, find_utterances
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.errors import InputError
+
+CODES = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
+ACTORS = range(1001, 1092)
+NEVER_RECORDED = ("1002_TIE_NEU", "1008_WSI", "1009_MTI", "1019_ITH", "1076_ITS_NEU")
+KNOWN_FAULTS = {
+    "1076_MTI_SAD_XX": "known to be silent",
+    **{
+        stem: f"mislabelled: the same recording as {other}"
+        for pair in (
+            ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"),
+            ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
+            ("1017_IWW_ANG_XX", "1017_IWW_FEA_XX"),
+        )
+        for stem, other in (pair, pair[::-1])
+    },
+}
+CLONE = "git clone https://github.com/CheyneyComputerScience/CREMA-D && cd CREMA-D && git lfs pull"
+
+
+def file_stems() -> list[str]:
+    """All 7442 file names, actor by actor: actor_sentence_emotion_level.
+
+    "It's eleven o'clock" (IEO) was spoken at three levels, but for neutral; twenty clips were never recorded.
+
+    Example
+    -------
+    >>> len(file_stems()), file_stems()[0]
+    (7442, '1001_DFA_ANG_XX')
+    """
+    return [
+        f"{actor}_{sentence}_{code}_{level}"
+        for actor in ACTORS
+        for sentence in SENTENCES
+        for code in CODES
+        for level in (("HI", "LO", "MD") if sentence == "IEO" and code != "NEU" else ("XX",))
+        if not f"{actor}_{sentence}_{code}".startswith(NEVER_RECORDED)
+    ]
+
+
+class CremaD:
+    """CREMA-D from its folder of .wav files, ``AudioWAV``.
+
+    Parameters
+    ----------
+    data_folder : str
+        Folder that holds the .wav files, at any depth.
+    download : bool
+        Not offered: the corpus is a Git LFS repository, and the error says how to clone it.
+    allow_incomplete : bool
+        Go on where files are missing or unreadable.
+    exclude_faults : bool
+        Leave out utterances that are silent or mislabelled.
+    """
+
+    def __init__(
+        self,
+        data_folder: str | None = None,
+        download: bool = False,
+        allow_incomplete: bool = False,
+        exclude_faults: bool = False,
+    ) -> None:
+        if download:
+            raise InputError(f"corpus cremad is a Git LFS repository; run {CLONE}, then give --data_folder")
+        self.data_folder = data_folder
+        self.allow_incomplete = allow_incomplete
+        self.exclude_faults = exclude_faults
+
+    def read(self) -> Corpus:
+        """Read and check the corpus."""
+        paths, faults = find_utterances("cremad", self.data_folder, file_stems(), self.allow_incomplete)
+        rows = [(stem, str(path), CODES[stem[9:12]], stem[:4], "") for stem, path in paths.items()]
+        table = pd.DataFrame(rows, columns=["id", "path", "emotion", "speaker", "fault"])
+        table, listed = check_utterances(
+            "cremad", table, faults, KNOWN_FAULTS, self.allow_incomplete, self.exclude_faults
+        )
+        return Corpus("cremad", tuple(CODES.values()), table, listed, "ODbL 1.0")

@@ -1,0 +1,126 @@
+"""Sound files below a folder, held against the list that a corpus should have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ser_plugins.audio.speech import load_audio
+from ser_plugins.errors import InputError
+
+SILENCE = 1e-4  # peak: a lossy copy of silence is not exactly zero
+Faults = list[tuple[str, str]]
+
+
+def find_utterances(
+    name: str, folder: str | Path | None, expected: Collection[str], allow_incomplete: bool
+) -> tuple[dict[str, Path], Faults]:
+    """Find the .wav file of each expected utterance, at any depth.
+
+    Parameters
+    ----------
+    name : str
+        The corpus, for messages.
+    folder : str or pathlib.Path
+        Where to look.
+    expected : collection of str
+        Stems of all files that the corpus has.
+    allow_incomplete : bool
+        List what is missing instead of stopping.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        Files by stem, in the order of ``expected``.
+    list of tuple
+        Missing and extra files, with the fault of each.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or a file is missing and ``allow_incomplete`` does not hold.
+    """
+    if folder is None:
+        raise InputError(f"corpus {name} needs --data_folder: the folder that holds its .wav files")
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"corpus {name}: there is no folder {root}; check --data_folder")
+    wanted = set(expected)
+    found: dict[str, Path] = {}
+    faults: Faults = []
+    for path in sorted(_walk(root)):
+        if path.stem not in wanted:
+            faults.append((str(path), f"extra: no file of {name} is called so; not used"))
+        elif path.stem in found:
+            faults.append((str(path), f"extra: a second copy of {found[path.stem]}; not used"))
+        else:
+            found[path.stem] = path
+    if not found:
+        raise InputError(f"corpus {name}: none of its {len(expected)} files is below {root}; check --data_folder")
+    missing = [stem for stem in expected if stem not in found]
+    if missing and not allow_incomplete:
+        raise InputError(
+            f"corpus {name}: {len(missing)} of {len(expected)} files are missing below {root}, first {missing[0]}.wav; "
+            "copy them, or give --allow_incomplete true"
+        )
+    faults += [(f"{stem}.wav", "missing") for stem in missing]
+    return {stem: found[stem] for stem in expected if stem in found}, faults
+
+
+def _walk(root: Path) -> list[Path]:
+    # os.walk, for Path.rglob does not follow links to folders.
+    return [
+        Path(folder) / file
+        for folder, _, files in os.walk(root, followlinks=True)
+        for file in files
+        if file.lower().endswith(".wav") and not file.startswith(".")
+    ]
+
+
+def listen(path: Path) -> str:
+    """Say what is wrong with a sound file: nothing (""), "silent", or why it cannot be read."""
+    try:
+        samples, _ = load_audio(path)
+    except InputError as error:
+        return f"unreadable: {error}"
+    if samples.size == 0:
+        return f"unreadable: {path} holds no samples; copy it again"
+    if not np.isfinite(samples).all():
+        return f"unreadable: {path} holds NaN or infinity; copy it again"
+    return "silent" if abs(samples).max() < SILENCE else ""
+
+
+def check_utterances(
+    name: str, table: pd.DataFrame, faults: Faults, known: dict[str, str], allow_incomplete: bool, exclude_faults: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Listen to every utterance; fill in ``fault``, and make the list of all faults.
+
+    Utterances that are silent or mislabelled stay unless ``exclude_faults``; those that cannot be read stop the run
+    unless ``allow_incomplete``.
+    """
+    heard = _map(listen, [Path(path) for path in table["path"]], f"checking {name}")
+    unreadable = [fault.startswith("unreadable") for fault in heard]
+    if any(unreadable) and not allow_incomplete:
+        first = heard[unreadable.index(True)].removeprefix("unreadable: ")
+        raise InputError(f"corpus {name}: {sum(unreadable)} unreadable files; {first}")
+    reasons = [
+        "; ".join(filter(None, [own, fault, known.get(stem, "")]))
+        for own, fault, stem in zip(table["fault"], heard, table["id"], strict=True)
+    ]
+    table = table.assign(fault=reasons)
+    dropped = table["fault"].ne("") if exclude_faults else pd.Series(unreadable, index=table.index, dtype=bool)
+    for path, fault, gone in zip(table["path"], table["fault"], dropped, strict=True):
+        if fault:
+            faults = [*faults, (path, f"{fault}; {'left out' if gone else 'kept'}")]
+    return table[~dropped].reset_index(drop=True), pd.DataFrame(faults, columns=["path", "fault"], dtype=str)
+
+
+def _map(function: Callable[[Path], str], paths: list[Path], title: str) -> list[str]:
+    with ThreadPoolExecutor() as pool:
+        return list(tqdm(pool.map(function, paths), total=len(paths), desc=title, unit="file"))

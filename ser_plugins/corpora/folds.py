@@ -1,0 +1,103 @@
+"""Cross-validation by speaker: no voice is in two parts of a fold."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.errors import InputError
+from ser_plugins.files import atomic_write
+
+PARTS = ("train", "valid", "test")
+
+
+def blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
+    """Number the block of each speaker, from 1.
+
+    Speakers in native order are cut into N consecutive blocks, block k (from 0) from ⌊k·n/N⌋ to ⌊(k+1)·n/N⌋,
+    so that sizes differ by one at most. A column ``fold`` of the corpus' own goes before.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than three blocks or fewer speakers than blocks, or a speaker is in two folds of the
+        corpus' own.
+    """
+    if n_folds < len(PARTS):
+        raise InputError(f"--n_folds {n_folds} is too few; training, validation and test need 3")
+    if "fold" in corpus.table.columns:
+        return _own_blocks(corpus, n_folds)
+    speakers = corpus.speakers
+    if len(speakers) < n_folds:
+        raise InputError(
+            f"corpus {corpus.name} has {len(speakers)} speaker(s), too few for {n_folds} folds by speaker; "
+            f"give --n_folds {max(len(speakers), 3)} or more speakers"
+        )
+    edges = [k * len(speakers) // n_folds for k in range(n_folds + 1)]
+    return {speaker: k + 1 for k in range(n_folds) for speaker in speakers[edges[k] : edges[k + 1]]}
+
+
+def _own_blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
+    pairs = corpus.table[["speaker", "fold"]].drop_duplicates()
+    twice = pairs["speaker"][pairs["speaker"].duplicated()]
+    if not twice.empty:
+        raise InputError(f"corpus {corpus.name}: speaker {twice.iloc[0]} is in two folds; keep each speaker in one")
+    numbers = set(pairs["fold"])
+    if numbers != set(range(1, n_folds + 1)):
+        raise InputError(
+            f"corpus {corpus.name}: its folds are {sorted(numbers, key=str)}, not 1 to {n_folds}; "
+            f"number them from 1 and give --n_folds {len(numbers)}"
+        )
+    return {str(speaker): int(fold) for speaker, fold in pairs.itertuples(index=False)}
+
+
+def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10) -> dict[str, pd.DataFrame]:
+    """Divide a corpus: test is block ``fold``, validation the next one (the first after the last), training the rest.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The corpus.
+    fold : int
+        From 1 to ``n_folds``.
+    n_folds : int
+        Number of blocks.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        The rows of ``train``, ``valid`` and ``test``.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold, or the corpus cannot be divided so.
+    """
+    if not 1 <= fold <= n_folds:
+        raise InputError(f"there is no fold {fold}; give a number from 1 to {n_folds}, or all")
+    block = corpus.table["speaker"].map(blocks(corpus, n_folds))
+    valid = fold % n_folds + 1
+    masks = {"train": ~block.isin([fold, valid]), "valid": block == valid, "test": block == fold}
+    parts = {name: corpus.table[mask].reset_index(drop=True) for name, mask in masks.items()}
+    voices = [set(parts[name]["speaker"]) for name in PARTS]
+    if len(set().union(*voices)) != sum(map(len, voices)):
+        raise AssertionError(f"corpus {corpus.name}, fold {fold}: a speaker is in two parts")
+    return parts
+
+
+def write_folds(corpus: Corpus, path: Path, n_folds: int = 10) -> str:
+    """Write ``id, speaker, emotion, block`` of all utterances, and the file's SHA-256 beside it; return that.
+
+    Fold k tests block k and validates on the next.
+    """
+    table = corpus.table[["id", "speaker", "emotion"]].assign(
+        block=corpus.table["speaker"].map(blocks(corpus, n_folds))
+    )
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    checksum = hashlib.sha256(content).hexdigest()
+    atomic_write(path, content)
+    atomic_write(path.with_name(f"{path.name}.sha256"), f"{checksum}  {path.name}\n")
+    return checksum

@@ -1,0 +1,70 @@
+"""A corpus of your own: a CSV or Parquet table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ser_plugins.corpora.files import check_utterances
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.errors import InputError
+
+NEEDED = ["path", "emotion", "speaker"]
+
+
+class Table:
+    """Utterances of a CSV or Parquet file: ``path``, ``emotion``, ``speaker``, and optionally ``id`` and ``fold``.
+
+    Parameters
+    ----------
+    data_folder : str
+        The file. Relative paths in it start from its folder.
+    labels : sequence of str, optional
+        Emotions in order; those of the file, sorted, where not given.
+    exclude_faults : bool
+        Leave out utterances that are silent.
+    """
+
+    def __init__(
+        self, data_folder: str | None = None, labels: Sequence[str] | None = None, exclude_faults: bool = False
+    ) -> None:
+        self.file = data_folder
+        self.labels = labels
+        self.exclude_faults = exclude_faults
+
+    def read(self) -> Corpus:
+        """Read and check the corpus."""
+        if self.file is None:
+            raise InputError("corpus table needs --data_folder: a .csv or .parquet file")
+        file = Path(self.file)
+        table = _read(file)
+        absent = [column for column in NEEDED if column not in table.columns]
+        if absent:
+            raise InputError(f"{file} lacks the column(s) {', '.join(absent)}; it needs {', '.join(NEEDED)}")
+        empty = table[NEEDED].isna().any(axis=1)
+        if empty.any():
+            raise InputError(f"{file}: row {int(empty.to_numpy().argmax()) + 1} lacks a path, an emotion or a speaker")
+        table = table.assign(**{column: table[column].astype(str) for column in NEEDED})
+        table["path"] = [str(file.parent / path) for path in table["path"]]
+        table["id"] = (
+            table["id"] if "id" in table.columns else table["path"].map(lambda path: Path(path).stem)
+        ).astype(str)
+        labels = tuple(self.labels or sorted(set(table["emotion"])))
+        table = table.assign(fault="")
+        table, faults = check_utterances("table", table, [], {}, False, self.exclude_faults)
+        return Corpus("table", labels, table, faults)
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        if file.suffix == ".parquet":
+            return pd.read_parquet(file)
+        # Speakers and ids such as 007 are names, not numbers.
+        return pd.read_csv(file, dtype={"id": str, "path": str, "emotion": str, "speaker": str}, keep_default_na=True)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no table {file}; check --data_folder") from error
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise InputError(f"{file} is not a CSV or Parquet table ({reason}); give such a file") from error
