@@ -141,7 +141,8 @@ def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
 
 def prepare_corpus(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
     """Prepare the audio of a corpus: path of the audio to path of the prepared audio."""
-    normalizer = configuration.build({"audio_normalizer": recipe.tree["audio_normalizer"]})["audio_normalizer"]
+    section = configuration.resolve(recipe.tree)["audio_normalizer"]
+    normalizer = configuration.build({"audio_normalizer": section})["audio_normalizer"]
     paths = [str(path) for path in corpus.table["path"]]
     done = prepare(paths, normalizer, recipe.tree["cache_folder"])
     return dict(zip(paths, map(str, done), strict=True))
