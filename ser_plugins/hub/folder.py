@@ -56,7 +56,7 @@ def save_model_folder(
         torch.save(classifier.state_dict(), part / "classifier.ckpt")
         encoder = CategoricalEncoder()
         encoder.update_from_iterable(labels, sequence_input=False)
-        encoder.save(part / "label_encoder.txt")
+        encoder.save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
         (part / "config.json").write_text(json.dumps({"speechbrain_interface": "EncoderClassifier"}) + "\n")
         part.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)

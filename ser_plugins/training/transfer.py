@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -71,7 +72,7 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
             elif given[name].shape == weight.shape:
                 weight.copy_(given[name])
                 report["matched"].append(name)
-            elif ".assignment." in name and given[name].shape[1:] == weight.shape[1:]:
+            elif ".assignment." in name and _same_clusters(name, own, given):
                 rows = min(len(weight), len(given[name]))
                 weight[:rows] = given[name][:rows]
                 report["partial"].append(name)
@@ -84,3 +85,8 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
         if names:
             logger.info("transfer: %d weights %s%s", len(names), kind, "" if kind == "matched" else f": {names}")
     return report
+
+
+def _same_clusters(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:
+    centres = name.split("assignment.", maxsplit=1)[0] + "centres"
+    return centres in own and centres in given and own[centres].shape == given[centres].shape
