@@ -1,4 +1,4 @@
-"""Linear or log magnitude, and the axis of normalisation, compared on validation actors; no test fold is read.
+"""Magnitude, axis of normalisation and voice activity detector, compared on validation actors; no test fold is read.
 
 python benchmarks/features.py --corpus ravdess --data_folder FOLDER [--key value …] trains a small S1 (channels
 8-16-32-64, crops of 1 s) for each choice and for folds 1, 4 and 7, and writes benchmarks/results/features.md.
@@ -16,6 +16,10 @@ from ser_plugins.files import atomic_write
 from ser_plugins.training.run import Recipe, prepare_corpus, train, with_audio
 
 FOLDS = (1, 4, 7)
+CHOICES = [
+    *((log, axis, "silero") for log, axis in product((True, False), ("utterance", "bin", "frame"))),
+    *((True, "utterance", vad) for vad in ("webrtc", "none")),
+]
 SMALL = {
     "channels": "[8, 16, 32, 64]",
     "descriptor_size": "64",
@@ -45,15 +49,15 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     small = [part for key, value in SMALL.items() for part in (f"--{key}", value)]
     rows = []
-    for log, axis in product((True, False), ("utterance", "bin", "frame")):
-        choice = ["--log_magnitude", str(log), "--norm_axis", axis]
+    for log, axis, vad in CHOICES:
+        choice = ["--log_magnitude", str(log), "--norm_axis", axis, "--vad", vad]
         found = valid_accuracies(["hparams/s1.yaml", *small, *choice, *sys.argv[1:]])
         folds = " | ".join(f"{100 * accuracy:.1f}" for accuracy in found)
-        rows.append(f"| {'log' if log else 'linear'} | {axis} | {folds} | {100 * statistics.mean(found):.1f} |")
+        rows.append(f"| {'log' if log else 'linear'} | {axis} | {vad} | {folds} | {100 * statistics.mean(found):.1f} |")
         print(rows[-1], flush=True)
     head = [
-        f"| magnitude | axis | {' | '.join(f'fold {fold}' for fold in FOLDS)} | mean |",
-        "|---" * (3 + len(FOLDS)) + "|",
+        f"| magnitude | axis | VAD | {' | '.join(f'fold {fold}' for fold in FOLDS)} | mean |",
+        "|---" * (4 + len(FOLDS)) + "|",
     ]
     text = "\n".join(["Best validation accuracy, %.", "", *head, *rows])
     atomic_write(Path("benchmarks/results/features.md"), text + "\n")
