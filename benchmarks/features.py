@@ -41,7 +41,7 @@ def valid_accuracies(arguments: list[str]) -> list[float]:
         with tempfile.TemporaryDirectory() as folder:
             tree = {**recipe.tree, "labels": list(corpus.labels)}
             brain, _ = train(tree, recipe.options, parts, Path(folder), None)
-        accuracies.append(brain.hparams.epoch_counter.best_score)
+        accuracies.append(brain.best["accuracy"])
     return accuracies
 
 

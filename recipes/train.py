@@ -10,7 +10,8 @@ from ser_plugins.training.run import Recipe, run
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("speechbrain").setLevel(logging.WARNING)
+    for name in ("core", "utils.checkpoints"):  # each has a level of its own
+        logging.getLogger(f"speechbrain.{name}").setLevel(logging.WARNING)
     try:
         recipe = Recipe.from_arguments(sys.argv[1:])
         folder = run(recipe)

@@ -1,8 +1,24 @@
-"""The one exception for what a user can mend."""
+"""What a user can mend."""
+
+import errno
 
 
 class InputError(ValueError):
     """Something the user gave is unusable.
 
-    The message is one line that names the thing and the remedy; the command line prints it and exits with status 2.
+    The message is one line that names the thing and the remedy; the command line prints it and exits with an error.
     """
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Say whether ``error`` comes from a full disk.
+
+    Example
+    -------
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError(errno.ENOENT, "No file"))
+    (True, False)
+    """
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    # torch.save fails in its own writer of archives, and says no more.
+    return isinstance(error, RuntimeError) and "inline_container" in str(error)

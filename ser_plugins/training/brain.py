@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import update_learning_rate
-from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 from torch import Tensor
 from torch.nn import functional
-
-
-@register_checkpoint_hooks
-class Stopwatch:
-    """Seconds of training, over interruptions."""
-
-    def __init__(self) -> None:
-        self.before = 0.0
-        self.start = time.monotonic()
-
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return self.before + time.monotonic() - self.start
-
-    @mark_as_saver  # type: ignore[untyped-decorator]
-    def _save(self, path: str) -> None:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(repr(self.seconds()))
-
-    @mark_as_loader  # type: ignore[untyped-decorator]
-    def _load(self, path: str, end_of_epoch: bool = True) -> None:
-        with open(path, encoding="utf-8") as file:
-            self.before = float(file.read())
-        self.start = time.monotonic()
 
 
 class EncoderBrain(sb.Brain):  # type: ignore[misc]

@@ -17,7 +17,6 @@ import torch
 from ruamel.yaml import YAML
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
-from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.train_logger import FileTrainLogger
 from torch import nn
 
@@ -25,14 +24,15 @@ from ser_plugins import configuration
 from ser_plugins.audio.cache import prepare
 from ser_plugins.corpora.folds import fold_parts, write_folds
 from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.errors import InputError
+from ser_plugins.errors import InputError, is_disk_full
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.report.figures import confusion_figure
 from ser_plugins.report.tables import summarise
-from ser_plugins.training.brain import EncoderBrain, Stopwatch
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.data import by_length, make_dataset
 from ser_plugins.training.evaluation import embed, measure, predictions
 from ser_plugins.training.transfer import CHECKPOINT, transfer
@@ -111,23 +111,36 @@ class Recipe:
 def run(recipe: Recipe) -> Path:
     """Train and evaluate what is missing; return the folder of the results."""
     output = recipe.output_folder()
-    folds = recipe.folds()
-    missing = [fold for fold in folds if not (output / f"fold{fold}" / "metrics.json").is_file()]
+    missing = [fold for fold in recipe.folds() if not (output / f"fold{fold}" / "metrics.json").is_file()]
     if not missing:
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
-    else:
-        corpus = recipe.read_corpus()
-        check_source(recipe.tree, corpus)
-        parts = {fold: fold_parts(corpus, fold, recipe.tree["n_folds"]) for fold in missing}
-        write_folds(corpus, output / "folds.csv", recipe.tree["n_folds"])
-        prepared = prepare_corpus(recipe, corpus)
-        for fold in missing:
-            logger.info("%s, %s, fold %d of %s", recipe.tree["strategy"], corpus.name, fold, recipe.tree["n_folds"])
-            tables = {name: with_audio(table, prepared) for name, table in parts[fold].items()}
-            run_fold(recipe, corpus, tables, fold, output / f"fold{fold}")
-    if recipe.tree["fold"] == "all":
-        summarise(output)
+    try:
+        run_folds(recipe, missing, output)
+        if recipe.tree["fold"] == "all":
+            summarise(output)
+    except (OSError, RuntimeError) as error:
+        if not is_disk_full(error):
+            raise
+        where = f"{output} or {recipe.tree['cache_folder']}"
+        raise InputError(f"no space left at {where}; free some, and run the same command again to go on") from error
     return output
+
+
+def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
+    """Read the corpus, prepare its audio, and train and evaluate folds of it."""
+    if not folds:
+        return
+    n_folds = recipe.tree["n_folds"]
+    corpus = recipe.read_corpus()
+    check_source(recipe.tree, corpus)
+    parts = {fold: fold_parts(corpus, fold, n_folds) for fold in folds}
+    write_folds(corpus, output / "folds.csv", n_folds)
+    atomic_write(output / "faults.csv", corpus.faults.to_csv(index=False, lineterminator="\n"))
+    prepared = prepare_corpus(recipe, corpus)
+    for fold in folds:
+        logger.info("%s, %s, fold %d of %s", recipe.tree["strategy"], corpus.name, fold, n_folds)
+        tables = {name: with_audio(table, prepared) for name, table in parts[fold].items()}
+        run_fold(recipe, corpus, tables, fold, output / f"fold{fold}")
 
 
 def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
@@ -176,8 +189,8 @@ def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Pa
         "pretrained_encoder": origin,
         "transferred": {kind: len(names) for kind, names in report.items()},
         "epochs": brain.hparams.epoch_counter.current,
-        "best_epoch": brain.hparams.epoch_counter.best_limit,
-        "valid_accuracy": brain.hparams.epoch_counter.best_score,
+        "best_epoch": brain.best["epoch"],
+        "valid_accuracy": brain.best["accuracy"],
         "seconds": round(brain.hparams.stopwatch.seconds(), 1),
         "versions": {name: version(name) for name in LIBRARIES},
         "manifest_sha256": corpus.checksum(),
@@ -225,7 +238,7 @@ def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, 
         brain, _ = train(stage, recipe.options, parts, folder, None)
         with atomic_path(encoder / CHECKPOINT) as part:
             torch.save(brain.modules.embedding_model.state_dict(), part)
-        logger.info("speaker accuracy on held-out utterances: %.1f %%", 100 * brain.hparams.epoch_counter.best_score)
+        logger.info("speaker accuracy on held-out utterances: %.1f %%", 100 * brain.best["accuracy"])
         shutil.rmtree(folder / "save", ignore_errors=True)
     return encoder
 
@@ -245,27 +258,18 @@ def train(
     hparams["stopwatch"] = Stopwatch()
     report = transfer(hparams["embedding_model"], source) if source is not None else {}
     names = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
-    checkpointer = Checkpointer(
-        folder / "save",
-        recoverables={
-            "embedding_model": hparams["embedding_model"],
-            "epoch_counter": hparams["epoch_counter"],
-            "stopwatch": hparams["stopwatch"],
-            **({} if isinstance(hparams["classifier"], SVMClassifier) else {"classifier": hparams["classifier"]}),
-        },
-    )
+    weights = {"embedding_model": hparams["embedding_model"]}
+    if not isinstance(hparams["classifier"], SVMClassifier):
+        weights["classifier"] = hparams["classifier"]
+    counters = {name: hparams[name] for name in ("epoch_counter", "stopwatch")}
+    checkpointer = WholeCheckpointer(folder / "save", {**weights, **counters})
     brain = EncoderBrain({name: hparams[name] for name in names}, hparams["opt_class"], hparams, options, checkpointer)
     train_loader, valid_loader = make_loaders(brain, hparams, parts)
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-    best = checkpointer.find_checkpoint(max_key="accuracy")
-    if best is not None:
-        counter = hparams["epoch_counter"]
-        state = (counter.current, counter.best_limit, counter.best_score)
-        seconds = hparams["stopwatch"].seconds()
-        checkpointer.load_checkpoint(best)
-        # The weights are of the best epoch; what is reported of the run is of the last.
-        counter.current, counter.best_limit, counter.best_score = state
-        hparams["stopwatch"].before = seconds
+    best = WholeCheckpointer(folder / "save", weights).recover_if_possible(max_key="accuracy")
+    if best is None:
+        raise InputError(f"{folder}: no epoch was trained; give --number_of_epochs 1 or more")
+    brain.best = best.meta
     return brain, report
 
 
