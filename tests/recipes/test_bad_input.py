@@ -1,0 +1,105 @@
+"""Bad input: one clear line that names the thing and the remedy, exit status not 0, nothing half-written left."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ser_plugins.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"corpus": "ravdes"}, r"unknown corpus 'ravdes'; there are .*ravdess"),
+        ({"corpus": "ravdess", "data_folder": "nowhere"}, r"no folder nowhere; check --data_folder"),
+        ({"corpus": "ravdess", "data_folder": "{tmp}"}, r"none of its 1440 files .*; check --data_folder"),
+        ({"corpus": "cremad", "download": "true"}, r"git lfs pull"),
+        ({"corpus": "table", "data_folder": "{tmp}/none.csv"}, r"no table .*none.csv; check --data_folder"),
+        ({"fold": 11}, r"no fold 11; give a number from 1 to 10, or all"),
+        ({"fold": "first"}, r"--fold first: give a number"),
+        ({"number_of_epoch": 3}, r"unknown key 'number_of_epoch'; did you mean number_of_epochs"),
+        ({"vad": "sillero"}, r"vad must be one of silero"),
+        ({"channels": "[4, 8]"}, r"cannot be built|channels"),
+        ({"number_of_epochs": 0}, r"no epoch was trained; give --number_of_epochs 1"),
+    ],
+)
+def test_wrong_arguments(train, tmp_path, changes, says):
+    changes = {key: str(value).replace("{tmp}", str(tmp_path)) for key, value in changes.items()}
+    with pytest.raises(InputError, match=says) as caught:
+        train("s1", tmp_path / "out", **changes)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_real_corpus_without_an_encoder(train, table, tmp_path):
+    own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
+    with pytest.raises(InputError, match=r"S2 starts from a pre-trained encoder: give --pretrained_encoder"):
+        train("s2", tmp_path / "out", **own)
+    with pytest.raises(InputError, match=r"no encoder at nowhere"):
+        train("s2", tmp_path / "out", **own, pretrained_encoder="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.write_text("no sound"), "not readable as audio"),
+        (lambda path: path.write_bytes(b""), "not readable as audio"),
+        (lambda path: path.unlink(), "is missing; copy it again"),
+        (lambda path: path.write_bytes(path.read_bytes()[:30]), "not readable as audio|no samples"),
+        (lambda path: soundfile.write(path, np.zeros(0), 16000), "no samples"),
+        (lambda path: soundfile.write(path, np.zeros(160), 16000), "too short"),
+        (lambda path: soundfile.write(path, np.full(16000, np.nan), 16000, subtype="FLOAT"), "NaN"),
+    ],
+)
+def test_a_spoilt_file_is_named(train, table, tmp_path, spoil, says):
+    spoil(tmp_path / table.path[5])
+    with pytest.raises(InputError, match=says) as caught:
+        train("s1", tmp_path / "out", corpus="table", data_folder=tmp_path / "own.csv", n_folds=3)
+    assert table.path[5] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tables_that_cannot_be_divided_or_understood(train, table, tmp_path):
+    own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
+    with pytest.raises(InputError, match="unknown emotion 'sad'; known: happy"):
+        train("s1", tmp_path / "out", **own, emotions="[happy]")
+    table.assign(speaker="one").to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(InputError, match=r"1 speaker\(s\), too few for 3 folds"):
+        train("s1", tmp_path / "out", **own)
+    table.drop(columns="speaker").to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(InputError, match=r"lacks the column\(s\) speaker"):
+        train("s1", tmp_path / "out", **own)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_later(train, table, tmp_path, monkeypatch):
+    own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(torch, "save", full)
+        with pytest.raises(InputError, match=r"no space left at .*run the same command again"):
+            train("s1", tmp_path / "out", **own)
+    assert not list(tmp_path.rglob("metrics.json"))
+    assert (train("s1", tmp_path / "out", **own) / "fold1" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["hparams/s9.yaml"], "error: cannot read hparams/s9.yaml"),
+        (["hparams/s1.yaml", "--corpus", "ravdess"], "error: corpus ravdess needs --data_folder"),
+    ],
+)
+def test_the_command_line_ends_in_one_line_and_an_error_status(tmp_path, words, says):
+    words = [sys.executable, "recipes/train.py", *words, "--output_folder", str(tmp_path / "out")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert says in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr

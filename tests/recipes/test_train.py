@@ -1,0 +1,183 @@
+"""recipes/train.py as its users run it: five strategies, twice, interrupted, on one's own audio."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+
+ROOT = Path(__file__).parents[2]
+STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
+EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+OUTPUTS = {"metrics.json", "predictions.csv", "confusion.png", "train_log.txt", "hyperparams.yaml", "model"}
+
+
+def metrics_of(fold: Path) -> dict:
+    return json.loads((fold / "metrics.json").read_text())
+
+
+def predictions_of(fold: Path) -> pd.DataFrame:
+    return pd.read_csv(fold / "predictions.csv", dtype={"speaker": str})
+
+
+def start(arguments: list[str], output: Path) -> subprocess.Popen:
+    words = [sys.executable, "recipes/train.py", *arguments]
+    with output.open("w") as file:
+        return subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_strategy_leaves_what_it_should(runs, strategy):
+    fold = runs(strategy)
+    assert {path.name for path in fold.iterdir()} - {"speakers"} == OUTPUTS
+    metrics, table = metrics_of(fold), predictions_of(fold)
+    assert (metrics["strategy"], metrics["corpus"], metrics["fold"]) == (strategy.upper(), "demo", 1)
+    assert metrics["synthetic"] and metrics["labels"] == EMOTIONS
+    assert (metrics["n_train"], metrics["n_valid"], metrics["n_test"]) == (16 * 24, 2 * 24, 2 * 24)
+    right = [row.emotion == row.predicted for row in table.itertuples()]
+    recalls = [np.mean([ok for ok, true in zip(right, table.emotion, strict=True) if true == e]) for e in EMOTIONS]
+    assert metrics["accuracy"] == pytest.approx(sum(right) / len(right))
+    assert metrics["uar"] == pytest.approx(np.mean(recalls))
+    assert np.trace(metrics["confusion"]) == sum(right)
+    np.testing.assert_allclose(np.exp(table[EMOTIONS].to_numpy()).sum(1), 1, atol=1e-5)
+    assert [EMOTIONS[i] for i in table[EMOTIONS].to_numpy().argmax(1)] == table.predicted.tolist()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_speaker_is_in_two_parts(runs, strategy):
+    fold = runs(strategy)
+    folds = pd.read_csv(fold.parent / "folds.csv")
+    assert set(predictions_of(fold).speaker) == {"speaker01", "speaker02"}
+    assert folds.groupby("speaker")["block"].nunique().eq(1).all()
+    digest, name = (fold.parent / "folds.csv.sha256").read_text().split()
+    assert name == "folds.csv" and digest == hashlib.sha256((fold.parent / "folds.csv").read_bytes()).hexdigest()
+
+
+def test_pre_training_is_told(runs):
+    assert metrics_of(runs("s1"))["pretrained_encoder"] == "none"
+    s3 = metrics_of(runs("s3"))
+    assert s3["pretrained_encoder"] == "speakers of the training part"
+    assert s3["transferred"]["matched"] > 100 and not s3["transferred"]["missing"] + s3["transferred"]["shape"]
+
+
+@pytest.mark.parametrize("strategy", ["s1", "s5"])
+def test_exported_model_decides_as_the_run_did_in_a_new_process(runs, audio, tmp_path, strategy):
+    fold = runs(strategy)
+    table = predictions_of(fold)[::7]
+    paths = [str(next((audio / "demo").rglob(f"{name}.wav"))) for name in table.id]
+    script = (
+        "import json, sys\n"
+        "from speechbrain.inference.classifiers import EncoderClassifier\n"
+        "model = EncoderClassifier.from_hparams(source=sys.argv[1], savedir=sys.argv[2])\n"
+        "out = [model.classify_file(path) for path in sys.argv[3:]]\n"
+        "print(json.dumps([[o[0].squeeze().tolist(), o[3]] for o in out]))\n"
+    )
+    words = [sys.executable, "-c", script, str(fold / "model"), str(tmp_path / "fetched"), *paths]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    found = json.loads(answer.strip().splitlines()[-1])
+    scores = np.array([np.ravel(scores) for scores, _ in found])
+    np.testing.assert_allclose(scores, table[EMOTIONS].to_numpy(), atol=1e-5)
+    assert [np.ravel(label)[0] for _, label in found] == table.predicted.tolist()
+
+
+@pytest.mark.parametrize("strategy", ["s3", "s5"])
+def test_exported_model_takes_batches_of_mixed_length(runs, tmp_path, strategy):
+    model = EncoderClassifier.from_hparams(source=str(runs(strategy) / "model"), savedir=str(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    clips = [0.1 * torch.randn(n, generator=generator) for n in (4000, 16000, 9999)]
+    batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    lengths = torch.tensor([len(clip) / 16000 for clip in clips])
+    together, together_embedded = model.classify_batch(batch, lengths), model.encode_batch(batch, lengths)
+    for i, clip in enumerate(clips):
+        alone = model.classify_batch(clip[None])
+        torch.testing.assert_close(together[0][i], alone[0][0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(together_embedded[i], model.encode_batch(clip[None])[0], atol=1e-5, rtol=0)
+        assert np.ravel(together[3])[i] == np.ravel(alone[3])[0]
+
+
+def test_a_finished_folder_is_left_alone_and_says_so(runs, train, caplog):
+    fold = runs("s1")
+    before = {path: path.stat().st_mtime_ns for path in fold.rglob("*")}
+    with caplog.at_level("INFO"):
+        train("s1", fold.parent)
+    assert "is finished" in caplog.text and "delete it" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in fold.rglob("*")} == before
+
+
+def test_other_hyper_parameters_do_not_continue_a_run(runs, train):
+    fold = runs("s2")
+    (fold / "metrics.json").rename(fold / "kept")
+    try:
+        with pytest.raises(ValueError, match="other hyper-parameters"):
+            train("s2", fold.parent, lr=0.01)
+    finally:
+        (fold / "kept").rename(fold / "metrics.json")
+
+
+def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):
+    words = arguments("s1", tmp_path, number_of_epochs=3, ckpt_interval_minutes=0, ckpt_interval_steps=5)
+    log = tmp_path / "fold1" / "train_log.txt"
+    first = start(words, tmp_path / "first")
+    deadline = time.monotonic() + 300
+    while not log.is_file() and time.monotonic() < deadline and first.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert not (tmp_path / "fold1" / "metrics.json").exists()
+    second = start(words, tmp_path / "second")
+    assert second.wait(timeout=600) == 0
+    out = (tmp_path / "second").read_text()
+    lines = log.read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch: 1", "epoch: 2", "epoch: 3"]
+    metrics = metrics_of(tmp_path / "fold1")
+    best = max(float(line.rsplit(" ", 1)[1]) for line in lines)
+    assert metrics["epochs"] == 3 and metrics["valid_accuracy"] == pytest.approx(best, abs=6e-3)
+    assert f"results: {tmp_path}" in out and "synthetic" in out
+
+
+def test_all_folds_runs_what_is_missing_and_summarises(train, table, tmp_path):
+    own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3, "batch_size": 8}
+    output = train("s1", tmp_path / "out", fold="all", **own)
+    summary = json.loads((output / "summary.json").read_text())
+    accuracies = [metrics_of(output / f"fold{fold}")["accuracy"] for fold in (1, 2, 3)]
+    assert summary["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert summary["accuracy"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert (summary["accuracy"]["min"], summary["accuracy"]["max"]) == (min(accuracies), max(accuracies))
+    assert "synthetic" not in (output / "summary.md").read_text()
+    tested = pd.concat(predictions_of(output / f"fold{fold}") for fold in (1, 2, 3))
+    assert sorted(tested.id) == sorted(path.removesuffix(".wav") for path in table.path)
+
+    kept = (output / "fold1" / "metrics.json").stat().st_mtime_ns
+    (output / "fold2" / "metrics.json").unlink()
+    train("s1", output, fold="all", **own)
+    assert (output / "fold2" / "metrics.json").is_file()
+    assert (output / "fold1" / "metrics.json").stat().st_mtime_ns == kept
+
+
+def test_own_labels_train_with_the_emotion_constraint(train, table, tmp_path):
+    table.replace({"emotion": {"happy": "content", "sad": "gloomy"}}).to_csv(tmp_path / "own.csv", index=False)
+    own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3, "pretrained_encoder": "none"}
+    with pytest.raises(ValueError, match=r"content.*polarity"):
+        train("s5", tmp_path / "a", **own)
+    output = train("s5", tmp_path / "b", **own, polarity="{content: positive, gloomy: negative}")
+    assert metrics_of(output / "fold1")["labels"] == ["content", "gloomy"]
+
+
+def test_any_kind_of_audio_is_taken(train, table, tmp_path):
+    kinds = [(8000, 1, "PCM_16"), (96000, 2, "PCM_24"), (44100, 6, "FLOAT"), (48000, 1, "DOUBLE")]
+    for path, (rate, channels, subtype) in zip(table.path, kinds, strict=False):
+        noise = np.random.default_rng(0).normal(0, 0.1, (rate, channels))
+        soundfile.write(tmp_path / path, noise, rate, subtype=subtype)
+    own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
+    output = train("s1", tmp_path / "out", **own)
+    assert np.isfinite(predictions_of(output / "fold1")[["happy", "sad"]].to_numpy()).all()
