@@ -24,8 +24,8 @@ SMALL = {
     "channels": "[8, 16, 32, 64]",
     "descriptor_size": "64",
     "crop_seconds": "1.0",
-    "number_of_epochs": "10",
-    "lr_decay_epochs": "8",
+    "number_of_epochs": "8",
+    "lr_decay_epochs": "6",
 }
 
 

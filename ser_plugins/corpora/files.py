@@ -75,12 +75,17 @@ def find_utterances(
 
 def _walk(root: Path) -> list[Path]:
     # os.walk, for Path.rglob does not follow links to folders.
-    return [
-        Path(folder) / file
-        for folder, _, files in os.walk(root, followlinks=True)
-        for file in files
-        if file.lower().endswith(".wav") and not file.startswith(".")
-    ]
+    paths: list[Path] = []
+    seen: set[str] = set()  # a folder that is linked into itself has no end
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        paths += [Path(folder) / file for file in files if file.lower().endswith(".wav") and not file.startswith(".")]
+    return paths
 
 
 def listen(path: Path) -> str:

@@ -32,9 +32,9 @@ def blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
         return _own_blocks(corpus, n_folds)
     speakers = corpus.speakers
     if len(speakers) < n_folds:
+        remedy = f"give --n_folds {len(speakers)}" if len(speakers) >= len(PARTS) else "3 speakers are the fewest"
         raise InputError(
-            f"corpus {corpus.name} has {len(speakers)} speaker(s), too few for {n_folds} folds by speaker; "
-            f"give --n_folds {max(len(speakers), 3)} or more speakers"
+            f"corpus {corpus.name} has {len(speakers)} speaker(s), too few for {n_folds} folds by speaker; {remedy}"
         )
     edges = [k * len(speakers) // n_folds for k in range(n_folds + 1)]
     return {speaker: k + 1 for k in range(n_folds) for speaker in speakers[edges[k] : edges[k + 1]]}

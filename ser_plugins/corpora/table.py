@@ -43,9 +43,11 @@ class Table:
         absent = [column for column in NEEDED if column not in table.columns]
         if absent:
             raise InputError(f"{file} lacks the column(s) {', '.join(absent)}; it needs {', '.join(NEEDED)}")
-        empty = table[NEEDED].isna().any(axis=1)
-        if empty.any():
-            raise InputError(f"{file}: row {int(empty.to_numpy().argmax()) + 1} lacks a path, an emotion or a speaker")
+        named = [column for column in ["id", *NEEDED] if column in table.columns]
+        empty = table[named].isna()
+        if empty.to_numpy().any():
+            row, column = divmod(int(empty.to_numpy().argmax()), len(named))
+            raise InputError(f"{file}: row {row + 1} lacks {named[column]}; fill it in")
         table = table.assign(**{column: table[column].astype(str) for column in NEEDED})
         table["path"] = [str(file.parent / path) for path in table["path"]]
         table["id"] = (
@@ -61,8 +63,9 @@ def _read(file: Path) -> pd.DataFrame:
     try:
         if file.suffix == ".parquet":
             return pd.read_parquet(file)
-        # Speakers and ids such as 007 are names, not numbers.
-        return pd.read_csv(file, dtype={"id": str, "path": str, "emotion": str, "speaker": str}, keep_default_na=True)
+        # Speakers and ids such as 007 are names, not numbers; NA and None are names, too.
+        names = dict.fromkeys(["id", *NEEDED], str)
+        return pd.read_csv(file, dtype=names, keep_default_na=False, na_values=[""])
     except FileNotFoundError as error:
         raise InputError(f"there is no table {file}; check --data_folder") from error
     except (OSError, ValueError) as error:
