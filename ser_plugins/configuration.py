@@ -37,6 +37,10 @@ def read(path: str | Path) -> Tree:
         raise InputError(f"cannot read {path} ({error.strerror}); give a file of hparams/") from error
     except YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; give a file of hparams/") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} holds no keys; give a file of hparams/")
     if "extends" not in tree:
         return dict(tree)
     return merge(read(path.parent / tree.pop("extends")), tree, str(path))
@@ -82,5 +86,8 @@ def build(tree: Mapping[str, Any]) -> Tree:
         return dict(load_hyperpyyaml(dump(tree)))
     except InputError:
         raise
-    except (ImportError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise InputError(f"the hyper-parameters cannot be built: {' '.join(str(error).split())}") from error
+    except (ImportError, ValueError, TypeError, AttributeError, RuntimeError, yaml.YAMLError, YAMLError) as error:
+        # HyperPyYAML puts the name of the class before the arguments of an error.
+        marked = isinstance(error, (yaml.YAMLError, YAMLError))
+        reason = str(error) if marked else ": ".join(map(str, error.args))
+        raise InputError(f"the hyper-parameters cannot be built: {' '.join(reason.split())}") from error

@@ -428,7 +428,11 @@ class Demo:
         missing = [clip for clip in clips if not _complete(clip[3])]
         for speaker, emotion, take, path in tqdm(missing, desc="making the demo corpus", disable=not missing):
             _write(path, speak(self.seed, speaker, emotion, take))
-        rows = [(path.stem, str(path), emotion, f"speaker{speaker:02d}", "") for speaker, emotion, _, path in clips]
+        # Every table of a run shows the ids: they say what the audio is.
+        rows = [
+            (f"synthetic-{path.stem}", str(path), emotion, f"speaker{speaker:02d}", "")
+            for speaker, emotion, _, path in clips
+        ]
         table = pd.DataFrame(rows, columns=["id", "path", "emotion", "speaker", "fault"])
         return Corpus("demo", tuple(EMOTIONS), table, licence="Apache-2.0 (synthetic)", synthetic=True)
 

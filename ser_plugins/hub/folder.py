@@ -50,6 +50,7 @@ def save_model_folder(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    old = part.with_name(f"{part.name}.old")
     try:
         (part / "hyperparams.yaml").write_text(yaml, encoding="utf-8")
         torch.save(embedding_model.state_dict(), part / "embedding_model.ckpt")
@@ -59,7 +60,13 @@ def save_model_folder(
         encoder.save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
         (part / "config.json").write_text(json.dumps({"speechbrain_interface": "EncoderClassifier"}) + "\n")
         part.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            os.replace(folder, old)
         os.replace(part, folder)
+    except BaseException:
+        if old.is_dir():
+            os.replace(old, folder)
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -25,7 +25,8 @@ class MaskedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         if not self.training:
             return super().forward(x) * mask
-        return self._masked(x.float(), mask.float()).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return self._masked(x.to(wide), mask.to(wide)).to(x.dtype)
 
     def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
         count = mask.sum() * x.shape[3]
@@ -50,8 +51,9 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
-        self.reduce = nn.Linear(channels, channels // reduction)
-        self.expand = nn.Linear(channels // reduction, channels)
+        hidden = max(1, channels // reduction)
+        self.reduce = nn.Linear(channels, hidden)
+        self.expand = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Scale the channels of ``x`` [B, C, T, F]; padded frames are zero, ``frames`` [B] says how many are not."""

@@ -198,10 +198,12 @@ def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Pa
     with atomic_path(folder / "predictions.csv") as part:
         frame.to_csv(part, index=False)
     note = " (synthetic audio)" if corpus.synthetic else ""
-    title = f"{tree['strategy']}, {corpus.name}{note}, fold {fold}: {100 * metrics['accuracy']:.1f} %"
+    name = f"{tree['strategy']}, {corpus.name}{note}, fold {fold}"
+    title = f"{name}: {100 * metrics['accuracy']:.1f} %"
     confusion_figure(metrics["confusion"], labels, title, folder / "confusion.png")
     yaml = inference_yaml(configuration.resolve(tree), recipe.folder / "inference.yaml")
-    save_model_folder(folder / "model", yaml, brain.modules.embedding_model, classifier, labels)
+    about = f"# {name}, seed {tree['seed']}\n"
+    save_model_folder(folder / "model", about + yaml, brain.modules.embedding_model, classifier, labels)
     atomic_write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(folder / "save", ignore_errors=True)
     logger.info("%s; %s", title, folder)

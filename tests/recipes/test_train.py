@@ -50,6 +50,7 @@ def test_each_strategy_leaves_what_it_should(runs, strategy):
     assert np.trace(metrics["confusion"]) == sum(right)
     np.testing.assert_allclose(np.exp(table[EMOTIONS].to_numpy()).sum(1), 1, atol=1e-5)
     assert [EMOTIONS[i] for i in table[EMOTIONS].to_numpy().argmax(1)] == table.predicted.tolist()
+    assert all("synthetic" in (fold / name).read_text() for name in ("predictions.csv", "model/hyperparams.yaml"))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -73,7 +74,7 @@ def test_pre_training_is_told(runs):
 def test_exported_model_decides_as_the_run_did_in_a_new_process(runs, audio, tmp_path, strategy):
     fold = runs(strategy)
     table = predictions_of(fold)[::7]
-    paths = [str(next((audio / "demo").rglob(f"{name}.wav"))) for name in table.id]
+    paths = [str(next((audio / "demo").rglob(f"{name.removeprefix('synthetic-')}.wav"))) for name in table.id]
     script = (
         "import json, sys\n"
         "from speechbrain.inference.classifiers import EncoderClassifier\n"
