@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,17 +24,18 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 @cache
-def _silero_model() -> Any:
-    from silero_vad import load_silero_vad  # noqa: PLC0415
+def _silero() -> tuple[Callable[..., Any], Any]:
+    threads = torch.get_num_threads()
+    from silero_vad import get_speech_timestamps, load_silero_vad  # noqa: PLC0415
 
-    return load_silero_vad()
+    torch.set_num_threads(threads)  # the import sets it to one, for the whole process
+    return get_speech_timestamps, load_silero_vad()
 
 
 def silero(signal: Tensor) -> Segments:
     """Find speech by Silero VAD, a small recurrent network, with its own defaults."""
-    from silero_vad import get_speech_timestamps  # noqa: PLC0415
-
-    found = get_speech_timestamps(signal, _silero_model(), sampling_rate=VAD_RATE)
+    get_speech_timestamps, model = _silero()
+    found = get_speech_timestamps(signal, model, sampling_rate=VAD_RATE)
     return [(segment["start"], segment["end"]) for segment in found]
 
 
@@ -124,8 +125,14 @@ class SpeechNormalizer:
 
     def settings(self) -> dict[str, str | int]:
         """All that the result depends on besides the signal."""
-        detector = "none" if self.vad == "none" else f"{VADS[self.vad][0]} {version(VADS[self.vad][0])}"
-        return {"sample_rate": self.sample_rate, "vad": detector}
+        return {"sample_rate": self.sample_rate, "vad": "none" if self.vad == "none" else _release(VADS[self.vad][0])}
+
+
+def _release(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError as error:
+        raise InputError(f"this vad needs {package}; pip install {package}, or choose another") from error
 
 
 def load_audio(path: str | Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:

@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -43,7 +44,10 @@ def fetch(archive: Archive, folder: Path) -> None:
     target = folder / Path(archive.name).stem
     if target.is_dir():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder} ({error.strerror}); give another --data_folder") from error
     zipped = folder / f"{archive.name}.part"
     _receive(archive, zipped)
     if _md5(zipped) != archive.md5:
@@ -73,7 +77,9 @@ def _receive(archive: Archive, part: Path) -> None:
             ):
                 while chunk := answer.read(CHUNK):
                     bar.update(file.write(chunk))
-    except (URLError, TimeoutError, ConnectionError) as error:
+        if part.stat().st_size < archive.size:  # a connection that ends early looks like the end of the file
+            raise ConnectionError("the connection ended early")
+    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise InputError(f"cannot download {archive.url} ({error}); run the same command again to go on") from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ser_plugins.audio.speech import load_audio
+from ser_plugins.audio.speech import MIN_SECONDS, load_audio
 from ser_plugins.errors import InputError
 
 SILENCE = 1e-4  # peak: a lossy copy of silence is not exactly zero
@@ -91,11 +91,13 @@ def _walk(root: Path) -> list[Path]:
 def listen(path: Path) -> str:
     """Say what is wrong with a sound file: nothing (""), "silent", or why it cannot be read."""
     try:
-        samples, _ = load_audio(path)
+        samples, rate = load_audio(path)
     except InputError as error:
         return f"unreadable: {error}"
     if samples.size == 0:
         return f"unreadable: {path} holds no samples; copy it again"
+    if len(samples) < MIN_SECONDS * rate:
+        return f"unreadable: {path} is shorter than {MIN_SECONDS} s; copy it again, or leave it out"
     if not np.isfinite(samples).all():
         return f"unreadable: {path} holds NaN or infinity; copy it again"
     return "silent" if abs(samples).max() < SILENCE else ""

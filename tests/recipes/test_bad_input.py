@@ -54,7 +54,7 @@ def test_real_corpus_without_an_encoder(train, table, tmp_path):
         (lambda path: path.unlink(), "is missing; copy it again"),
         (lambda path: path.write_bytes(path.read_bytes()[:30]), "not readable as audio|no samples"),
         (lambda path: soundfile.write(path, np.zeros(0), 16000), "no samples"),
-        (lambda path: soundfile.write(path, np.zeros(160), 16000), "too short"),
+        (lambda path: soundfile.write(path, np.zeros(160), 16000), "shorter than 0.1 s"),
         (lambda path: soundfile.write(path, np.full(16000, np.nan), 16000, subtype="FLOAT"), "NaN"),
     ],
 )

@@ -1,0 +1,117 @@
+"""The spectrogram and its normalisation against loops of numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import get_window
+
+from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
+
+WINDOW, HOP = 512, 160  # 32 ms and 10 ms at 16 kHz
+
+
+def noise(samples, seed=0):
+    return np.random.default_rng(seed).uniform(0.01, 1, samples).astype(np.float32)
+
+
+def magnitudes_by_loop(signal):
+    window, padded = get_window("hamming", WINDOW), np.pad(signal.astype(np.float64), WINDOW // 2)
+    starts = range(0, len(signal) + 1, HOP)
+    return np.stack([np.abs(np.fft.rfft(padded[start : start + WINDOW] * window)) for start in starts])
+
+
+@pytest.mark.parametrize("samples", [1, 159, 160, 511, 5000])
+def test_magnitudes_are_those_of_a_loop(samples):
+    signals = np.stack([noise(samples, seed) for seed in (1, 2)])
+    expected = [magnitudes_by_loop(signal) for signal in signals]
+    np.testing.assert_allclose(Spectrogram()(torch.from_numpy(signals)), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("floor", [1e-3, 0.5])
+def test_logarithm_is_that_of_a_loop(floor):
+    signal = noise(2000) - 0.5
+    expected = np.log(1 + magnitudes_by_loop(signal) / floor)
+    feats = Spectrogram(log=True, floor=floor)(torch.from_numpy(signal)[None])
+    np.testing.assert_allclose(feats[0], expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 7])
+def test_a_second_has_a_hundred_frames_of_257_bins(seconds):
+    assert Spectrogram()(torch.ones(1, 16000 * seconds)).shape == (1, 100 * seconds + 1, 257)
+
+
+def test_other_sample_rates_keep_the_milliseconds():
+    feats = Spectrogram(sample_rate=8000, n_fft=256)(torch.from_numpy(noise(8000))[None])
+    assert feats.shape == (1, 101, 129)
+
+
+def test_a_tone_lies_in_its_bin():
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    assert Spectrogram()(tone[None])[0, 10:-10].argmax(-1).unique().tolist() == [32]  # 1000 Hz / 31.25 Hz
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 4000), min_size=1, max_size=4), st.integers(0, 2000), st.booleans())
+def test_padded_clips_have_the_frames_they_have_alone(lengths, beyond, log):
+    spectrogram = Spectrogram(log=log)
+    clips = [torch.from_numpy(noise(n, seed)) for seed, n in enumerate(lengths)]
+    batch = torch.zeros(len(clips), max(lengths) + beyond)
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = clip
+    for feats, clip in zip(spectrogram(batch), clips, strict=True):
+        alone = spectrogram(clip[None])[0]
+        torch.testing.assert_close(feats[: len(alone)], alone, atol=1e-4, rtol=1e-5)
+        assert not feats[len(alone) :].any()
+
+
+def test_frames_after_the_last_sound_are_blank():
+    signal = np.concatenate([noise(1000), np.zeros(4000, np.float32)])
+    feats = Spectrogram()(torch.from_numpy(signal)[None])[0]
+    np.testing.assert_allclose(feats[:7], magnitudes_by_loop(signal)[:7], atol=1e-4)
+    assert not feats[7:].any() and not Spectrogram()(torch.zeros(1, 500)).any()
+
+
+@pytest.mark.parametrize("axis", ["utterance", "bin", "frame"])
+@pytest.mark.parametrize("relative", [True, False], ids=["lengths", "blank"])
+def test_norm_is_that_of_the_frames_that_are_not_padded(axis, relative):
+    frames = [9, 4, 1]
+    feats = torch.from_numpy(np.random.default_rng(0).normal(3, 2, (3, 9, 257)))
+    lengths = torch.tensor(frames) / 9
+    for row, n in zip(feats, frames, strict=True):
+        row[n:] = 77 if relative else 0
+    out = SpectrogramNorm(axis)(feats, lengths if relative else None).numpy()
+    over = {"utterance": (0, 1), "bin": 0, "frame": 1}[axis]
+    for found, given_, n in zip(out, feats.numpy(), frames, strict=True):
+        valid = given_[:n]
+        expected = (valid - valid.mean(over, keepdims=True)) / (valid.std(over, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(found[:n], expected, atol=1e-9)
+        assert not found[n:].any()
+
+
+@pytest.mark.parametrize("axis", ["utterance", "bin", "frame"])
+def test_silence_stays_finite(axis):
+    assert not SpectrogramNorm(axis)(Spectrogram(log=True)(torch.zeros(2, 3200))).any()
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_autocast_changes_nothing(log):
+    wavs, spectrogram, norm = torch.from_numpy(noise(4000))[None], Spectrogram(log=log), SpectrogramNorm()
+    plain = norm(spectrogram(wavs))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = norm(spectrogram(wavs))
+    assert cast.dtype == torch.float32 and torch.equal(cast, plain)
+
+
+def test_the_window_follows_the_module_and_is_not_saved():
+    assert not Spectrogram().state_dict()
+    wavs = torch.from_numpy(noise(1000))[None]
+    assert Spectrogram().half()(wavs).dtype == torch.float32
+
+
+def test_other_shapes_and_axes_are_refused():
+    with pytest.raises(ValueError, match=r"\[batch, samples\]"):
+        Spectrogram()(torch.zeros(100))
+    with pytest.raises(ValueError, match="utterance, bin, frame"):
+        SpectrogramNorm("time")

@@ -1,0 +1,186 @@
+"""A corpus of one's own: what a table may look like, and what is wrong with others."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+from ser_plugins.corpora import Table
+from ser_plugins.corpora.folds import blocks
+from ser_plugins.errors import InputError
+
+NAMES = ["c", "a", "b"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three sounds below ``clips``."""
+    (tmp_path / "clips").mkdir()
+    for name in NAMES:
+        sf.write(tmp_path / "clips" / f"{name}.wav", np.full(3200, 0.1), 16000)
+    return tmp_path
+
+
+def rows(**columns):
+    plain = {"path": [f"clips/{name}.wav" for name in NAMES], "emotion": ["sad", "happy", "sad"]}
+    return pd.DataFrame({**plain, "speaker": ["2", "1", "2"], **columns})
+
+
+def save(folder, table, kind="csv"):
+    file = folder / f"table.{kind}"
+    table.to_csv(file, index=False) if kind == "csv" else table.to_parquet(file)
+    return str(file)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_is_read_in_its_order(folder, kind, monkeypatch):
+    file = save(folder, rows(), kind)
+    monkeypatch.chdir(folder.parent)  # paths start from the table's folder, not from here
+    corpus = Table(file).read()
+    assert corpus.name == "table"
+    assert corpus.labels == ("happy", "sad")
+    assert corpus.table["id"].tolist() == NAMES
+    assert corpus.table["emotion"].tolist() == ["sad", "happy", "sad"]
+    assert corpus.speakers == ["2", "1"]
+    assert [Path(path) for path in corpus.table["path"]] == [folder / "clips" / f"{name}.wav" for name in NAMES]
+    assert corpus.faults.empty
+
+
+def test_csv_and_parquet_are_the_same_corpus(folder):
+    table = rows(id=["1", "2", "3"], fold=[1, 2, 1])
+    csv, parquet = (Table(save(folder, table, kind)).read() for kind in ("csv", "parquet"))
+    assert csv.checksum() == parquet.checksum()
+    assert blocks_of(csv) == blocks_of(parquet)
+
+
+def blocks_of(corpus):
+    return corpus.table[["speaker", "fold"]].drop_duplicates().to_numpy().tolist()
+
+
+def test_ids_and_speakers_such_as_007_stay_text(folder):
+    table = Table(save(folder, rows(id=["007", "7", "1e3"], speaker=["01", "1", "01"]))).read().table
+    assert table["id"].tolist() == ["007", "7", "1e3"]
+    assert table["speaker"].tolist() == ["01", "1", "01"]
+
+
+def test_speakers_and_emotions_such_as_na_are_no_empty_cells(folder):
+    table = Table(save(folder, rows(speaker=["NA", "NB", "NA"], emotion=["none", "None", "null"]))).read().table
+    assert table["speaker"].tolist() == ["NA", "NB", "NA"]
+    assert table["emotion"].tolist() == ["none", "None", "null"]
+
+
+def test_numbers_in_parquet_become_text(folder):
+    table = Table(save(folder, rows(id=[7, 8, 9], speaker=[1, 2, 1]), "parquet")).read().table
+    assert table["id"].tolist() == ["7", "8", "9"]
+    assert table["speaker"].tolist() == ["1", "2", "1"]
+
+
+def test_absolute_paths_stay(folder):
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    file = save(elsewhere, rows(path=[str(folder / "clips" / f"{name}.wav") for name in NAMES]))
+    assert Table(file).read().table["path"].tolist() == [str(folder / "clips" / f"{name}.wav") for name in NAMES]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_folds_of_its_own_are_kept(folder, kind):
+    speakers = ["x", "y", "z"]
+    corpus = Table(save(folder, rows(speaker=speakers, fold=[3, 1, 2]), kind)).read()
+    assert blocks(corpus, 3) == {"x": 3, "y": 1, "z": 2}
+
+
+def test_given_labels_fix_the_order_and_refuse_others(folder):
+    file = save(folder, rows())
+    assert Table(file, labels=["sad", "angry", "happy"]).read().labels == ("sad", "angry", "happy")
+    with pytest.raises(InputError, match="unknown emotion 'happy'; known: sad, angry"):
+        Table(file, labels=["sad", "angry"]).read()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("gone", [["path"], ["emotion"], ["speaker"], ["emotion", "speaker"]])
+def test_missing_columns_are_named(folder, gone, kind):
+    with pytest.raises(InputError, match=rf"table\.{kind} lacks the column\(s\) {', '.join(gone)};"):
+        Table(save(folder, rows().drop(columns=gone), kind)).read()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("column", ["path", "emotion", "speaker", "id"])
+def test_empty_cells_are_refused(folder, column, kind):
+    table = rows(id=["1", "2", "3"])
+    table.loc[1, column] = None
+    with pytest.raises(InputError, match=rf"table\.{kind}: row 2 lacks {column}"):
+        Table(save(folder, table, kind)).read()
+
+
+def test_ids_must_be_unique(folder):
+    with pytest.raises(InputError, match="id 'x' stands twice"):
+        Table(save(folder, rows(id=["x", "y", "x"]))).read()
+
+
+def test_files_of_one_name_need_ids(folder):
+    (folder / "other").mkdir()
+    sf.write(folder / "other" / "a.wav", np.full(3200, 0.1), 16000)
+    paths = ["clips/a.wav", "other/a.wav", "clips/b.wav"]
+    with pytest.raises(InputError, match="id 'a' stands twice"):
+        Table(save(folder, rows(path=paths))).read()
+    assert len(Table(save(folder, rows(path=paths, id=["1", "2", "3"]))).read().table) == 3
+
+
+def test_a_missing_or_damaged_sound_is_named(folder):
+    file = save(folder, rows())
+    (folder / "clips" / "a.wav").write_text("text")
+    with pytest.raises(InputError, match=r"1 unreadable files; .*clips/a\.wav"):
+        Table(file).read()
+    (folder / "clips" / "a.wav").unlink()
+    with pytest.raises(InputError, match=r"1 unreadable files; .*clips/a\.wav is missing"):
+        Table(file).read()
+
+
+def test_silent_sounds_are_kept_or_left_out(folder):
+    file = save(folder, rows())
+    sf.write(folder / "clips" / "a.wav", np.zeros(3200), 16000)
+    kept, left = Table(file).read(), Table(file, exclude_faults=True).read()
+    assert kept.table["fault"].tolist() == ["", "silent", ""]
+    assert left.table["id"].tolist() == ["c", "b"]
+    assert kept.faults.to_numpy().tolist() == [[str(folder / "clips" / "a.wav"), "silent; kept"]]
+    assert left.faults["fault"].tolist() == ["silent; left out"]
+
+
+def test_no_file_is_an_error():
+    with pytest.raises(InputError, match="--data_folder"):
+        Table().read()
+
+
+@pytest.mark.parametrize("name", ["no.csv", "no.parquet"])
+def test_a_file_that_is_not_there_is_named(tmp_path, name):
+    with pytest.raises(InputError, match=f"there is no table .*{name}; check --data_folder"):
+        Table(str(tmp_path / name)).read()
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("wave.csv", b"RIFF\xa4\x9c\x00\x00WAVEfmt \xff\xfe"),
+        ("empty.csv", b""),
+        ("ragged.csv", b'path,emotion,speaker\n"a,b,c\nd,e\n'),
+        ("text.parquet", b"path,emotion,speaker\n"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} is not a CSV or Parquet table") as error:
+        Table(str(tmp_path / name)).read()
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(InputError, match="is not a CSV or Parquet table"):
+        Table(str(tmp_path)).read()
+
+
+def test_a_table_without_rows_is_refused(tmp_path):
+    (tmp_path / "header.csv").write_text("path,emotion,speaker\n")
+    with pytest.raises(InputError, match="no utterance found"):
+        Table(str(tmp_path / "header.csv")).read()
