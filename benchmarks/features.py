@@ -11,6 +11,8 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
+from joblib import Parallel, delayed
+
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.run import Recipe, prepare_corpus, train, with_audio
@@ -29,8 +31,7 @@ SMALL = {
 }
 
 
-def valid_accuracies(arguments: list[str]) -> list[float]:
-    recipe = Recipe.from_arguments(arguments)
+def valid_accuracies(recipe: Recipe) -> list[float]:
     corpus = recipe.read_corpus()
     prepared = prepare_corpus(recipe, corpus)
     accuracies = []
@@ -48,10 +49,14 @@ def valid_accuracies(arguments: list[str]) -> list[float]:
 def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     small = [part for key, value in SMALL.items() for part in (f"--{key}", value)]
-    rows = []
+    recipes = []
     for log, axis, vad in CHOICES:
         choice = ["--log_magnitude", str(log), "--norm_axis", axis, "--vad", vad]
-        found = valid_accuracies(["hparams/s1.yaml", *small, *choice, *sys.argv[1:]])
+        recipes.append(Recipe.from_arguments(["hparams/s1.yaml", *small, *choice, *sys.argv[1:]]))
+        prepare_corpus(recipes[-1], recipes[-1].read_corpus())
+    results = Parallel(n_jobs=-1, return_as="generator")(map(delayed(valid_accuracies), recipes))
+    rows = []
+    for (log, axis, vad), found in zip(CHOICES, results, strict=True):
         folds = " | ".join(f"{100 * accuracy:.1f}" for accuracy in found)
         rows.append(f"| {'log' if log else 'linear'} | {axis} | {vad} | {folds} | {100 * statistics.mean(found):.1f} |")
         print(rows[-1], flush=True)
