@@ -27,11 +27,11 @@ def locate(source: str) -> Path:
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise InputError(f"no encoder at {source}; give a folder, a checkpoint or a Hub id USER/NAME")
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     try:
         return Path(hf_hub_download(source, CHECKPOINT))
-    except (OSError, HfHubHTTPError) as error:
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error
 
@@ -59,10 +59,7 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
         If nothing is found at the source, or nothing of it fits.
     """
     path = locate(source)
-    try:
-        given: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} is not a checkpoint of weights; give the embedding_model.ckpt of a run") from error
+    given = _weights(path)
     own = encoder.state_dict()
     report: dict[str, list[str]] = {"matched": [], "partial": [], "missing": [], "unexpected": [], "shape": []}
     with torch.no_grad():
@@ -85,6 +82,16 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
         if names:
             logger.info("transfer: %d weights %s%s", len(names), kind, "" if kind == "matched" else f": {names}")
     return report
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        given = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is not a checkpoint of weights; give the {CHECKPOINT} of a run") from error
+    if not isinstance(given, dict) or not all(isinstance(weight, Tensor) for weight in given.values()):
+        raise InputError(f"{path} is not a checkpoint of weights; give the {CHECKPOINT} of a run")
+    return given
 
 
 def _same_clusters(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:

@@ -1,0 +1,62 @@
+"""Summaries against numpy."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ser_plugins.report.tables import MEASURES, read_folds, summarise
+
+KEYS = {"strategy": "S5", "corpus": "ravdess", "seed": 3, "synthetic": False}
+
+
+def write(folder, values, **keys):
+    """One fold for each row of ``values`` [folds, measures], the last first."""
+    for fold, row in reversed(list(enumerate(values, start=1))):
+        path = folder / f"fold{fold}" / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({**KEYS, **keys, "fold": fold, **dict(zip(MEASURES, row, strict=True))}))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 12])
+def test_summary_is_that_of_numpy(tmp_path, folds):
+    values = np.random.default_rng(folds).uniform(0.5, 1, (folds, 3))
+    write(tmp_path, values.tolist())
+    summary = summarise(tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert {key: summary[key] for key in KEYS} == KEYS
+    assert summary["folds"] == list(range(1, folds + 1))
+    for name, column in zip(("accuracy", "uar", "macro_f1"), values.T, strict=True):
+        expected = {"mean": column.mean(), "min": column.min(), "max": column.max(), "std": column.std(ddof=1)}
+        assert summary[name] == pytest.approx(expected)
+
+
+def test_markdown_has_a_row_a_measure_and_a_row_a_fold(tmp_path):
+    write(tmp_path, [[0.5, 0.4, 0.3], [0.7, 0.8, 0.9]])
+    summarise(tmp_path)
+    assert (tmp_path / "summary.md").read_text().splitlines() == [
+        "# S5 on ravdess, 2 fold(s), seed 3",
+        "",
+        "| % | mean | min | max | std |",
+        "|---|---|---|---|---|",
+        "| accuracy | 60.00 | 50.00 | 70.00 | 14.14 |",
+        "| uar | 60.00 | 40.00 | 80.00 | 28.28 |",
+        "| macro_f1 | 60.00 | 30.00 | 90.00 | 42.43 |",
+        "",
+        "| fold | accuracy | uar | macro_f1 |",
+        "|---|---|---|---|",
+        "| 1 | 50.00 | 40.00 | 30.00 |",
+        "| 2 | 70.00 | 80.00 | 90.00 |",
+    ]
+
+
+def test_one_fold_has_no_deviation_and_synthetic_audio_is_told(tmp_path):
+    write(tmp_path, [[0.5, 0.4, 0.3]], corpus="demo", synthetic=True)
+    assert summarise(tmp_path)["accuracy"] == {"mean": 0.5, "min": 0.5, "max": 0.5, "std": 0}
+    assert "# S5 on demo (synthetic audio), 1 fold(s)" in (tmp_path / "summary.md").read_text()
+
+
+def test_folds_are_in_order_of_their_numbers_and_unfinished_ones_left_out(tmp_path):
+    write(tmp_path, [[0.5, 0.5, 0.5]] * 11)
+    (tmp_path / "fold2" / "metrics.json").unlink()
+    assert [metrics["fold"] for metrics in read_folds(tmp_path)] == [1, *range(3, 12)]

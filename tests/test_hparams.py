@@ -1,0 +1,82 @@
+"""The five strategies differ in what the paper says, and in nothing else."""
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+
+from ser_plugins import EmotionConstrainedTripletLoss, SoftmaxClassifier, SVMClassifier, TripletLoss, configuration
+
+HPARAMS = Path(__file__).parents[1] / "hparams"
+STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
+# From each strategy to the next: multi-stage training, ghosts, triplet loss and SVM, emotion constraint.
+STEPS = [{"multi_stage"}, {"ghost_clusters"}, {"metric_loss", "classifier"}, {"metric_loss"}]
+
+
+def read(name):
+    return configuration.read(HPARAMS / f"{name}.yaml")
+
+
+@pytest.fixture(scope="module")
+def built():
+    return {name: configuration.build(read(name)) for name in STRATEGIES}
+
+
+@pytest.mark.parametrize(("first", "second"), combinations(range(5), 2))
+def test_two_strategies_differ_in_what_the_paper_says(first, second):
+    one, other = read(STRATEGIES[first]), read(STRATEGIES[second])
+    assert list(one) == list(other)
+    changed = {key for key in one if configuration.dump({"_": one[key]}) != configuration.dump({"_": other[key]})}
+    assert changed == {"strategy"}.union(*STEPS[first:second])
+
+
+def test_what_changes_is_as_the_paper_says(built):
+    assert [built[name]["strategy"] for name in STRATEGIES] == ["S1", "S2", "S3", "S4", "S5"]
+    assert [built[name]["multi_stage"] for name in STRATEGIES] == [False, True, True, True, True]
+    assert [built[name]["embedding_model"].pooling.ghost_clusters for name in STRATEGIES] == [0, 0, 2, 2, 2]
+    losses = [type(None)] * 3 + [TripletLoss, EmotionConstrainedTripletLoss]
+    assert [type(built[name]["metric_loss"]) for name in STRATEGIES] == losses
+    classifiers = [SoftmaxClassifier] * 3 + [SVMClassifier] * 2
+    assert [type(built[name]["classifier"]) for name in STRATEGIES] == classifiers
+    assert built["s4"]["metric_loss"].margin == 0.1
+    assert (built["s5"]["metric_loss"].alpha, built["s5"]["metric_loss"].beta) == (0.1, 0.15)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_is_shared_is_as_the_paper_says(built, name):
+    made = built[name]
+    assert (made["lr"], made["batch_size"], made["lr_decay_epochs"], made["n_folds"]) == (0.001, 32, 20, 10)
+    optimizer = made["opt_class"]([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["lr"] == 0.001
+    assert made["embedding_model"].pooling.clusters == 8
+    assert made["n_classes"] == len(made["labels"]) == 8
+    spectrogram = made["compute_features"]
+    assert (spectrogram.win, spectrogram.hop, spectrogram.n_fft) == (512, 160, 512)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@torch.no_grad()
+def test_parts_fit_together(built, name):
+    made = built[name]
+    feats = made["mean_var_norm"](made["compute_features"](torch.randn(2, 3200)))
+    embeddings = made["embedding_model"].eval()(feats)
+    assert embeddings.shape == (2, 1, made["embedding_size"]) == (2, 1, 512)
+    if name not in {"s4", "s5"}:
+        assert made["classifier"](embeddings).shape == (2, 1, 8)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_resolved_yaml_makes_the_same_network(built, name):
+    torch.manual_seed(0)
+    one = configuration.build(read(name))["embedding_model"].state_dict()
+    torch.manual_seed(0)
+    other = configuration.build(configuration.resolve(read(name)))["embedding_model"].state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_labels_are_counted_wherever_they_count():
+    tree = configuration.merge(read("s5"), {"labels": ["happy", "sad", "angry"]}, "")
+    made = configuration.build(tree)
+    assert made["classifier"].n_classes == 3 and len(made["metric_loss"].polarity) == 3
+    assert configuration.build({**read("s1"), "labels": ["a", "b"]})["classifier"].linear.out_features == 2

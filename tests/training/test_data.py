@@ -1,0 +1,78 @@
+"""Crops, datasets and their order."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
+
+from ser_plugins.training.data import by_length, crop, make_dataset
+
+LENGTHS = [300, 100, 500, 100]
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = []
+    for i, samples in enumerate(LENGTHS):
+        path = tmp_path / f"{i}.npy"
+        np.save(path, np.arange(samples, dtype=np.float32) + 1000 * i)
+        emotion, speaker = ("sad", "02") if i == 1 else ("happy", "01")
+        rows.append({"id": f"clip{i}", "prepared": path, "emotion": emotion, "speaker": speaker})
+    return pd.DataFrame(rows, index=[7, 3, 5, 1])
+
+
+@settings(deadline=None, max_examples=200)
+@given(length=st.integers(1, 50), samples=st.integers(1, 120), seed=st.integers(0, 2**31))
+def test_crop_is_a_part_of_the_repeated_clip(length, samples, seed):
+    torch.manual_seed(seed)
+    found = crop(np.arange(length), samples)
+    start = found[0]
+    assert found.tolist() == [(start + i) % length for i in range(samples)]
+    if samples <= length:
+        assert start + samples <= length
+
+
+@pytest.mark.parametrize(("length", "samples", "starts"), [(10, 7, 4), (10, 10, 1), (4, 6, 3), (5, 10, 1)])
+def test_crops_begin_wherever_they_fit(length, samples, starts):
+    torch.manual_seed(0)
+    assert {int(crop(np.arange(length), samples)[0]) for _ in range(200)} == set(range(starts))
+
+
+@pytest.mark.parametrize(
+    ("column", "classes", "targets"),
+    [("emotion", ["angry", "sad", "happy"], [2, 1, 2, 2]), ("speaker", ["02", "01"], [1, 0, 1, 1])],
+)
+def test_items_are_whole_utterances_with_their_class(table, column, classes, targets):
+    dataset = make_dataset(table, column, classes)
+    assert len(dataset) == len(table)
+    for i, item in enumerate(dataset):
+        assert set(item) == {"id", "signal", "label"} and item["id"] == f"clip{i}"
+        assert item["signal"].dtype == torch.float32
+        assert item["signal"].tolist() == [1000 * i + sample for sample in range(LENGTHS[i])]
+        assert item["label"].tolist() == [targets[i]]
+
+
+def test_crops_are_of_the_seconds_asked_for_and_differ(table):
+    torch.manual_seed(0)
+    dataset = make_dataset(table, "emotion", ["happy", "sad"], crop_seconds=250 / 16000)
+    assert [len(item["signal"]) for item in dataset] == [250] * 4
+    assert len({float(dataset[2]["signal"][0]) for _ in range(20)}) > 5
+    assert np.load(table["prepared"].iloc[0]).tolist() == list(range(300))
+
+
+def test_a_dataset_makes_padded_batches(table):
+    loader = SaveableDataLoader(make_dataset(table, "emotion", ["happy", "sad"]), batch_size=4, collate_fn=PaddedBatch)
+    (batch,) = loader
+    assert batch.signal.data.shape == (4, 500) and batch.label.data.tolist() == [[0], [1], [0], [0]]
+    assert batch.signal.lengths.tolist() == pytest.approx([0.6, 0.2, 1, 0.2])
+
+
+def test_by_length_sorts_and_keeps_equal_ones_in_order(table):
+    ordered = by_length(table)
+    assert ordered["id"].tolist() == ["clip1", "clip3", "clip0", "clip2"]
+    assert ordered.columns.tolist() == table.columns.tolist()
+    pd.testing.assert_frame_equal(ordered.loc[table.index], table)

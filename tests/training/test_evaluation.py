@@ -1,0 +1,75 @@
+"""Measures against arithmetic by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ser_plugins.training.evaluation import embed, measure, predictions
+
+pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes")
+CLASSES = ["neutral", "happy", "sad", "angry"]
+TRUE = ["happy", "happy", "happy", "sad", "sad", "neutral"]
+PREDICTED = ["happy", "happy", "sad", "sad", "angry", "happy"]
+
+
+def frame(true, predicted):
+    return pd.DataFrame({"emotion": true, "predicted": predicted})
+
+
+def test_measures_of_a_small_table():
+    """No angry utterance: recalls are 2/3, 1/2 and 0; precisions 2/3, 1/2 and 0."""
+    found = measure(frame(TRUE, PREDICTED), CLASSES)
+    assert found["accuracy"] == pytest.approx(3 / 6)
+    assert found["uar"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert found["confusion"] == [[0, 1, 0, 0], [0, 2, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]]
+
+
+def test_measures_of_unequal_classes():
+    """Precisions 3/4 and 1/2, recalls 3/4 and 1/2 of four happy and two sad: accuracy is not the mean recall."""
+    found = measure(frame(["happy"] * 4 + ["sad"] * 2, ["happy"] * 3 + ["sad"] + ["happy", "sad"]), CLASSES)
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["uar"] == found["macro_f1"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(("predicted", "value"), [(TRUE, 1.0), (["angry"] * 6, 0.0)])
+def test_all_right_and_all_wrong(predicted, value):
+    found = measure(frame(TRUE, predicted), CLASSES)
+    assert (found["accuracy"], found["uar"], found["macro_f1"]) == (value, value, value)
+    assert np.trace(found["confusion"]) == 6 * value and np.sum(found["confusion"]) == 6
+
+
+def test_predictions_stand_beside_their_utterances():
+    table = pd.DataFrame({"id": ["a", "b"], "path": ["x", "y"], "speaker": ["01", "02"], "emotion": ["sad", "happy"]})
+    table.index = [9, 4]
+    scores = torch.randn(2, 1, 4).log_softmax(-1)
+    scores[1] = torch.tensor([0.1, 0.6, 0.2, 0.1]).log()
+    found = predictions(table, scores, CLASSES)
+    assert found.columns.tolist() == ["id", "speaker", "emotion", "predicted", *CLASSES]
+    assert found[["id", "speaker", "emotion"]].to_numpy().tolist() == [["a", "01", "sad"], ["b", "02", "happy"]]
+    assert found["predicted"].tolist() == [CLASSES[int(scores[0].argmax())], "happy"]
+    np.testing.assert_allclose(np.exp(found[CLASSES]).sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(found[CLASSES], scores[:, 0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_embeddings_are_in_the_order_of_the_table(tmp_path, batch_size):
+    """A brain whose embedding is the sum and the number of samples, and that must not be in training."""
+    lengths = [30, 10, 50, 20, 40]
+    for i, samples in enumerate(lengths):
+        np.save(tmp_path / f"{i}.npy", np.full(samples, i + 1, dtype=np.float32))
+    names = ["c", "a", "e", "b", "d"]
+    table = pd.DataFrame({"id": names, "emotion": "sad", "prepared": [tmp_path / f"{i}.npy" for i in range(5)]})
+    modules = torch.nn.Linear(1, 1).train()
+
+    def sums(batch):
+        assert not modules.training and not torch.is_grad_enabled()
+        wavs, relative = batch.signal
+        return torch.stack([wavs.sum(1), (relative * wavs.shape[1]).round()], dim=1)[:, None].bfloat16()
+
+    found = embed(SimpleNamespace(modules=modules, device="cpu", embed=sums), table, ["sad"], batch_size)
+    assert found.shape == (5, 1, 2) and found.dtype == torch.float32
+    assert found[:, 0].tolist() == [[(i + 1) * samples, samples] for i, samples in enumerate(lengths)]
