@@ -20,7 +20,10 @@ Tree = dict[str, Any]
 
 
 def read(path: str | Path) -> Tree:
-    r"""Read a YAML file, tags kept; a key ``extends`` names the file beside it that this one changes.
+    r"""Read a YAML file, tags kept.
+
+    A key ``include`` names a file beside it whose keys come first; ``extends`` one that this file changes, and that
+    must have all of its keys.
 
     Example
     -------
@@ -41,6 +44,8 @@ def read(path: str | Path) -> Tree:
         raise InputError(f"{path} is not UTF-8 text; give a file of hparams/") from error
     if not isinstance(tree, dict):
         raise InputError(f"{path} holds no keys; give a file of hparams/")
+    if "include" in tree:
+        tree = {**read(path.parent / tree.pop("include")), **tree}
     if "extends" not in tree:
         return dict(tree)
     return merge(read(path.parent / tree.pop("extends")), tree, str(path))

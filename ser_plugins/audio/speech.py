@@ -20,6 +20,7 @@ Segments = list[tuple[int, int]]
 VAD_RATE = 16000
 WEBRTC_FRAME = 480  # 30 ms, the longest that it takes
 MIN_SECONDS = 0.1
+AAC_SUFFIXES = (".m4a", ".aac", ".mp4")  # libsndfile does not read AAC
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -144,8 +145,10 @@ def load_audio(path: str | Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]],
         If the file is missing, no sound, or a Git LFS pointer; the message names it.
     """
     try:
+        if Path(path).suffix.lower() in AAC_SUFFIXES:
+            return _load_aac(path)
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
+    except (OSError, ValueError, soundfile.LibsndfileError) as error:
         if not Path(path).is_file():
             raise InputError(f"{path} is missing; copy it again") from error
         if Path(path).read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
@@ -153,6 +156,21 @@ def load_audio(path: str | Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]],
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise InputError(f"{path} is not readable as audio ({reason}); copy it again, or convert it to WAV") from error
     return samples, rate
+
+
+def _load_aac(path: str | Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+    try:
+        import av  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(f"{path} needs PyAV to be read; pip install av") from error
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            raise ValueError("no audio in it")
+        rate = container.streams.audio[0].rate
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]  # planar float32, [channels, samples]
+    if not frames:
+        raise ValueError("no audio in it")
+    return np.ascontiguousarray(np.concatenate(frames, axis=1).T, dtype=np.float32), rate
 
 
 def normalize_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from ser_plugins.distributed import gather
 from ser_plugins.errors import InputError
 from ser_plugins.metric.distance import pairwise_distances
 from ser_plugins.metric.mining import semi_hard
@@ -16,7 +17,9 @@ from ser_plugins.metric.wheel import polarity_ids
 class MetricLoss(nn.Module):
     """What the metric losses share: shapes, precision, and the statistics of the last batch.
 
-    A subclass writes ``compute``. Triplets are formed within the batch that is given, so within one rank under DDP.
+    A subclass writes ``compute``. Triplets are formed within the batch that is given. Under torch.distributed, where
+    gradients are asked for, it is the batch of all processes (each must give as many rows), and the loss theirs: the
+    average of the gradients that DDP takes is that of one process with the whole batch.
 
     Attributes
     ----------
@@ -51,6 +54,8 @@ class MetricLoss(nn.Module):
             The shapes are others, or the labels are not whole numbers.
         """
         embeddings, labels = _flatten(embeddings, labels)
+        if torch.is_grad_enabled():
+            embeddings, labels = gather(embeddings), gather(labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             exact = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
             self.statistics = {"norm": exact.detach().norm(dim=-1).mean()}

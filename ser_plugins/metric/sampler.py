@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from torch.utils.data import Sampler
 
+from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
 
 
@@ -69,8 +69,8 @@ class BalancedBatchSampler(Sampler[list[int]]):
         self.seed = seed
         self.epoch = 0
         self.n_batches = math.ceil(len(self.labels) / batch_size) if n_batches is None else n_batches
-        self.rank = _distributed()[0] if rank is None else rank
-        self.world_size = _distributed()[1] if world_size is None else world_size
+        self.rank = rank_and_size()[0] if rank is None else rank
+        self.world_size = rank_and_size()[1] if world_size is None else world_size
         n_classes = int(self.labels.max(initial=-1)) + 1 if n_classes is None else n_classes
         self.members = [np.flatnonzero(self.labels == label) for label in range(n_classes)]
         empty = [label for label, members in enumerate(self.members) if not len(members)]
@@ -111,10 +111,3 @@ def _endless(items: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
     """Yield the items in random order, again and again, each once a round."""
     while True:
         yield from rng.permutation(items).tolist()
-
-
-def _distributed() -> tuple[int, int]:
-    """Rank and number of ranks; (0, 1) without torch.distributed."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import torch
+from speechbrain.nnet.losses import AdditiveAngularMargin
 from torch import Tensor, nn
+from torch.nn import functional
+
+from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 
 class UtteranceEncoder(nn.Module):
@@ -32,7 +36,7 @@ class UtteranceEncoder(nn.Module):
         self.backbone = backbone
         self.pooling = pooling
         self.embedding = nn.Linear(int(pooling.output_size), embedding_size, bias=False)  # type: ignore[arg-type]
-        self.norm = nn.BatchNorm1d(embedding_size)
+        self.norm = MaskedBatchNorm(embedding_size)
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E]."""
@@ -54,6 +58,48 @@ class SoftmaxClassifier(nn.Module):
         super().__init__()
         self.linear = nn.Linear(input_size, n_classes)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Classify ``embeddings`` [..., E]; the logarithm is taken in float32."""
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Classify ``embeddings`` [..., E]; the logarithm is taken in float32, ``labels`` change nothing."""
         return torch.log_softmax(self.linear(torch.relu(embeddings)).float(), dim=-1)
+
+
+class MarginClassifier(nn.Module):
+    """Additive angular margin softmax: embeddings [B, 1, E] in, log-probabilities [B, 1, C] out.
+
+    Deng et al., CVPR 2019. The log-probabilities are those of scaled cosines. Given the labels, as in training, the
+    angle to the right class counts larger by the margin.
+
+    Parameters
+    ----------
+    input_size : int
+        Size of an embedding, E.
+    n_classes : int
+        Classes, C.
+    margin : float
+        In radians.
+    scale : float
+        Factor of the cosines.
+
+    Example
+    -------
+    >>> classifier, embeddings = MarginClassifier(512, 8), torch.randn(1, 1, 512)
+    >>> bool(classifier(embeddings, torch.tensor([3]))[0, 0, 3] < classifier(embeddings)[0, 0, 3])
+    True
+    """
+
+    def __init__(self, input_size: int, n_classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_classes, input_size)))
+        self.scale = scale
+        self.margin = AdditiveAngularMargin(margin, scale)
+
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Classify ``embeddings`` [B, 1, E], in float32; ``labels`` [B] ask for the margin."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            cosines = functional.linear(
+                functional.normalize(embeddings.float(), dim=-1), functional.normalize(self.weight)
+            )
+            if labels is None:
+                return torch.log_softmax(self.scale * cosines, dim=-1)
+            right = functional.one_hot(labels, len(self.weight)).unsqueeze(1)
+            return torch.log_softmax(self.margin(cosines, right), dim=-1)

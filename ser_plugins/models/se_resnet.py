@@ -9,41 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_plugins.lengths import count_frames, frame_mask, relative_lengths
+from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 
 def halve(frames: Tensor, stride: int) -> Tensor:
     """Frames that a "same"-padded convolution of this stride leaves."""
     return torch.div(frames + stride - 1, stride, rounding_mode="floor")
-
-
-class MaskedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation of [B, C, T, F] whose statistics see no padded frame and whose padded frames are zero."""
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise ``x``; ``mask`` is [B, 1, T, 1], or None where nothing is padded."""
-        if mask is None:
-            return super().forward(x)
-        if not self.training:
-            return super().forward(x) * mask
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return self._masked(x.to(wide), mask.to(wide)).to(x.dtype)
-
-    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        count = mask.sum() * x.shape[3]
-        mean = (x * mask).sum((0, 2, 3)) / count
-        centred = (x - mean[:, None, None]) * mask
-        var = centred.square().sum((0, 2, 3)) / count
-        self._update(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None] * mask
-
-    def _update(self, mean: Tensor, var: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(var, momentum)
 
 
 class SqueezeExcitation(nn.Module):
@@ -69,14 +40,14 @@ class SEBasicBlock(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = MaskedBatchNorm2d(outputs)
+        self.bn1 = MaskedBatchNorm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = MaskedBatchNorm2d(outputs)
+        self.bn2 = MaskedBatchNorm(outputs)
         self.se = SqueezeExcitation(outputs, reduction)
         self.shortcut: nn.Conv2d | None = None
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut_bn = MaskedBatchNorm2d(outputs)
+            self.shortcut_bn = MaskedBatchNorm(outputs)
 
     def forward(self, x: Tensor, frames: Tensor | None, mask: Tensor | None) -> Tensor:
         """Map ``x`` [B, C, T, F]; ``frames`` and ``mask`` describe the output."""
@@ -131,7 +102,7 @@ class SEResNet34(nn.Module):
             raise ValueError("channels and blocks need four values, one a stage")
         self.n_bins = n_bins
         self.stem = nn.Conv2d(1, channels[0], 7, 2, padding=3, bias=False)
-        self.stem_bn = MaskedBatchNorm2d(channels[0])
+        self.stem_bn = MaskedBatchNorm(channels[0])
         stages: list[SEBasicBlock] = []
         inputs, bins = channels[0], -(-n_bins // 2)
         for outputs, count, stride in zip(channels, blocks, self.STRIDES, strict=True):
@@ -143,7 +114,7 @@ class SEResNet34(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.output_size = descriptor_size or channels[-1]
         self.collapse = nn.Conv2d(inputs, self.output_size, (1, bins), bias=False)
-        self.collapse_bn = MaskedBatchNorm2d(self.output_size)
+        self.collapse_bn = MaskedBatchNorm(self.output_size)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

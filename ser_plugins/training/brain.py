@@ -10,13 +10,22 @@ from speechbrain.nnet.schedulers import update_learning_rate
 from torch import Tensor
 from torch.nn import functional
 
+from ser_plugins.distributed import total
+
 
 class EncoderBrain(sb.Brain):  # type: ignore[misc]
     """Train ``modules.embedding_model``.
 
     With ``hparams.metric_loss`` the embeddings are trained by it, and validation counts how many utterances lie nearest
     to the centroid of their own class; without, ``modules.classifier`` is trained by cross-entropy with them.
+
+    Attributes
+    ----------
+    criterion : str
+        The validation result that the best epoch is chosen by.
     """
+
+    criterion = "accuracy"
 
     def embed(self, batch: Any) -> Tensor:
         """Embed the signals of a batch, [B, 1, E]."""
@@ -36,7 +45,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             loss: Tensor = self.hparams.metric_loss(predictions, labels)
             self._remember(functional.normalize(predictions.detach().squeeze(1).float(), dim=-1), labels, stage)
             return loss
-        scores = self.modules.classifier(predictions).squeeze(1)
+        scores = self.modules.classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
         self.correct += int((scores.argmax(-1) == labels).sum())
         self.count += len(labels)
         return functional.nll_loss(scores, labels)
@@ -70,14 +79,18 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
                 self.train_stats["accuracy"] = self.correct / self.count
             steps = max(1, len(self.train_batches))
             self.train_stats |= {name: value / steps for name, value in self.statistics.items()}
+            self.sums = total(self.sums)
         elif stage == sb.Stage.VALID:
-            accuracy = self.correct / max(1, self.count)
-            self.hparams.epoch_counter.update_metric(accuracy)
+            results = self.validate()
+            self.hparams.epoch_counter.update_metric(results[self.criterion])
             self.hparams.train_logger.log_stats(
                 {"epoch": epoch, "lr": self.rate},
                 train_stats=self.train_stats,
-                valid_stats={"loss": stage_loss, "accuracy": accuracy},
+                valid_stats={"loss": stage_loss, **results},
             )
-            self.checkpointer.save_and_keep_only(
-                meta={"accuracy": accuracy, "epoch": epoch}, max_keys=["accuracy"], num_to_keep=1
-            )
+            keys = {f"{self.hparams.epoch_counter.direction}_keys": [self.criterion]}
+            self.checkpointer.save_and_keep_only(meta={**results, "epoch": epoch}, num_to_keep=1, **keys)
+
+    def validate(self) -> dict[str, float]:
+        """What an epoch's validation found."""
+        return {"accuracy": self.correct / max(1, self.count)}

@@ -14,6 +14,7 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
+from speechbrain.utils.distributed import ddp_barrier
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 # SpeechBrain 1.1 leaves the stopper to the hooks of the plain counter: once resumed, it would forget its best epoch.
@@ -36,6 +37,7 @@ class WholeCheckpointer(Checkpointer):  # type: ignore[misc]
         if checkpoint is not None:  # on the main process
             whole = checkpoint.path / "CKPT.yaml"
             os.replace(_part(whole), whole)
+        ddp_barrier()
         return checkpoint
 
     def list_checkpoints(self) -> list[Checkpoint]:

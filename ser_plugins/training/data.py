@@ -14,11 +14,11 @@ from torch import Tensor
 SAMPLE_RATE = 16000
 
 
-def crop(signal: np.ndarray[Any, Any], samples: int) -> np.ndarray[Any, Any]:
-    """Cut a random part of ``samples`` samples; a shorter clip is repeated first."""
+def crop(signal: np.ndarray[Any, Any], samples: int, where: float) -> np.ndarray[Any, Any]:
+    """Cut ``samples`` samples, ``where`` (0 … 1) they fit; a shorter clip is repeated first."""
     if len(signal) < samples:
         signal = np.tile(signal, -(-samples // len(signal)))
-    start = int(torch.randint(len(signal) - samples + 1, ()))
+    start = int(where * (len(signal) - samples + 1))
     return signal[start : start + samples]
 
 
@@ -46,7 +46,7 @@ def make_dataset(
     def signal(path: str) -> Tensor:
         samples = np.load(path, mmap_mode="r")
         if crop_seconds is not None:
-            samples = crop(samples, round(crop_seconds * SAMPLE_RATE))
+            samples = crop(samples, round(crop_seconds * SAMPLE_RATE), float(torch.rand(())))
         return torch.from_numpy(np.array(samples, dtype=np.float32))
 
     dataset = DynamicItemDataset(rows)

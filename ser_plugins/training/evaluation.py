@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, roc_curve
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor
@@ -49,3 +49,17 @@ def measure(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
         "macro_f1": float(f1_score(true, predicted, labels=present, average="macro", zero_division=0)),
         "confusion": confusion_matrix(true, predicted, labels=list(classes)).tolist(),
     }
+
+
+def equal_error_rate(targets: Sequence[int], scores: Sequence[float]) -> float:
+    """Rate at which as many pairs of two speakers are accepted as pairs of one are refused.
+
+    Example
+    -------
+    >>> equal_error_rate([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.3, 0.4, 0.2, 0.1])
+    0.3333333333333333
+    """
+    accepted, found, _ = roc_curve(targets, scores, drop_intermediate=False)
+    refused = 1 - found
+    nearest = int(np.abs(refused - accepted).argmin())
+    return float((refused[nearest] + accepted[nearest]) / 2)

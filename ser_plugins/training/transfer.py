@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = "embedding_model.ckpt"
+KINDS = {
+    "matched": "matched",
+    "partial": "matched but for the ghost clusters, which start fresh",
+    "missing": "missing, and start fresh",
+    "unexpected": "unexpected, and left out",
+    "shape": "of another shape, and start fresh",
+}
 
 
 def locate(source: str) -> Path:
@@ -61,7 +69,7 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
     path = locate(source)
     given = _weights(path)
     own = encoder.state_dict()
-    report: dict[str, list[str]] = {"matched": [], "partial": [], "missing": [], "unexpected": [], "shape": []}
+    report: dict[str, list[str]] = {kind: [] for kind in KINDS}
     with torch.no_grad():
         for name, weight in own.items():
             if name not in given:
@@ -80,13 +88,13 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
         raise InputError(f"no weight of {path} fits this encoder; give an encoder of the same network")
     for kind, names in report.items():
         if names:
-            logger.info("transfer: %d weights %s%s", len(names), kind, "" if kind == "matched" else f": {names}")
+            logger.info("transfer: %d weights %s%s", len(names), KINDS[kind], "" if kind == "matched" else f": {names}")
     return report
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
     try:
-        given = torch.load(path, map_location="cpu", weights_only=True)
+        given = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{path} is not a checkpoint of weights; give the {CHECKPOINT} of a run") from error
     if not isinstance(given, dict) or not all(isinstance(weight, Tensor) for weight in given.values()):

@@ -12,6 +12,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from ser_plugins import configuration
 from ser_plugins.hub import folder as hub
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
+from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
 LABELS = ["neutral", "no", "it's sad", "sehr fröhlich", "4"]
@@ -27,7 +28,7 @@ def make(strategy):
     torch.manual_seed(1)
     built = configuration.build(tree)
     for module in built["embedding_model"].modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, MaskedBatchNorm):
             torch.nn.init.normal_(module.running_mean, std=0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     if strategy in {"s4", "s5"}:

@@ -5,16 +5,17 @@ import torch
 from torch.nn import functional
 
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
+from ser_plugins.models.batchnorm import MaskedBatchNorm
 from ser_plugins.models.encoder import UtteranceEncoder
 from ser_plugins.models.ghostvlad import GhostVLAD
-from ser_plugins.models.se_resnet import MaskedBatchNorm2d, SEResNet34
+from ser_plugins.models.se_resnet import SEResNet34
 
 
 def make_encoder() -> UtteranceEncoder:
     torch.manual_seed(0)
     encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
     for module in encoder.modules():
-        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm1d)):
+        if isinstance(module, MaskedBatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.1)
@@ -41,7 +42,7 @@ def test_padding_changes_nothing(axis: str, samples: int, log: bool) -> None:
 def test_masked_batch_norm_is_batch_norm_of_the_valid_frames() -> None:
     x, frames = torch.randn(3, 4, 7, 5), torch.tensor([7, 4, 1])
     mask = (torch.arange(7) < frames[:, None])[:, None, :, None]
-    masked, plain = MaskedBatchNorm2d(4), torch.nn.BatchNorm1d(4)
+    masked, plain = MaskedBatchNorm(4), torch.nn.BatchNorm1d(4)
     valid = torch.cat([x[i, :, :n].flatten(1).T for i, n in enumerate(frames.tolist())])
     expected = plain(valid)
     out = masked(x, mask)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from ser_plugins.models.se_resnet import MaskedBatchNorm2d, SEResNet34
+from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.models.se_resnet import SEResNet34
 
 CHANNELS = (8, 8, 16, 24)
 
@@ -18,7 +19,7 @@ def make(channels=CHANNELS, **options):
     torch.manual_seed(0)
     network = SEResNet34(channels, **options)
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, MaskedBatchNorm):
             torch.nn.init.normal_(module.running_mean, std=0.3)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -121,7 +122,7 @@ def test_training_is_that_of_the_plain_network(frames, total):
         norm = network.get_submodule(name)
         torch.testing.assert_close(norm.running_mean, 0.9 * before[f"{name}.running_mean"] + 0.1 * mean)
         torch.testing.assert_close(norm.running_var, 0.9 * before[f"{name}.running_var"] + 0.1 * var)
-    assert len(statistics) == sum(isinstance(module, MaskedBatchNorm2d) for module in network.modules())
+    assert len(statistics) == sum(isinstance(module, MaskedBatchNorm) for module in network.modules())
     found.square().sum().backward()
     for gradient, n in zip(batch.grad, frames, strict=True):
         assert gradient[:n].abs().sum(1).all() and not gradient[n:].any()

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from ser_plugins.corpora.synthetic import Demo
-from ser_plugins.training.run import Recipe, run
+from ser_plugins.training.emotions import run
+from ser_plugins.training.recipe import Recipe
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
 TINY = {"channels": "[8, 8, 16, 16]", "descriptor_size": 16, "embedding_size": 32, "crop_seconds": 0.4}

@@ -18,7 +18,7 @@ def make(seed, clusters=3, ghosts=0, embedding_size=6, channels=(4, 4, 8, 8)):
     torch.manual_seed(seed)
     encoder = UtteranceEncoder(SEResNet34(channels), GhostVLAD(channels[-1], clusters, ghosts), embedding_size)
     for module in encoder.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase):
             module.running_mean.normal_()
             module.num_batches_tracked.fill_(seed)
     torch.nn.init.normal_(encoder.pooling.assignment.bias)

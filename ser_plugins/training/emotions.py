@@ -1,4 +1,4 @@
-"""A run: command line and YAML in, trained and evaluated folds out."""
+"""Training and evaluation of a strategy, fold by fold of a corpus."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import speechbrain as sb
 import torch
-from ruamel.yaml import YAML
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
-from speechbrain.utils.train_logger import FileTrainLogger
+from speechbrain.utils.distributed import run_on_main
 from torch import nn
 
 from ser_plugins import configuration
@@ -32,80 +29,14 @@ from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.report.figures import confusion_figure
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.data import by_length, make_dataset
 from ser_plugins.training.evaluation import embed, measure, predictions
-from ser_plugins.training.transfer import CHECKPOINT, transfer
+from ser_plugins.training.fit import Hparams, run_facts, train
+from ser_plugins.training.recipe import Recipe
+from ser_plugins.training.transfer import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, pd.DataFrame]
-LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
-
-
-@dataclass
-class Recipe:
-    """A strategy on a corpus, from the command line.
-
-    Attributes
-    ----------
-    tree : dict
-        The YAML of the run, all layers merged: emotion.yaml, the corpus' settings, the strategy, the command line.
-    corpus_tree : dict
-        The YAML of the corpus.
-    folder : pathlib.Path
-        Where the YAML files are.
-    options : object
-        SpeechBrain's run options (``--device``, ``--precision`` …).
-    """
-
-    tree: configuration.Tree
-    corpus_tree: configuration.Tree
-    folder: Path
-    options: Any
-
-    @classmethod
-    def from_arguments(cls, arguments: Sequence[str]) -> Recipe:
-        """Read ``hparams/s5.yaml --key value …``."""
-        file, options, text = sb.parse_arguments(list(arguments))
-        given = dict(YAML().load(text) or {})
-        path = Path(file)
-        strategy = configuration.read(path)
-        name = given.get("corpus", strategy["corpus"])
-        corpus_path = path.parent / "corpora" / f"{name}.yaml"
-        if not corpus_path.is_file():
-            known = ", ".join(sorted(file.stem for file in corpus_path.parent.glob("*.yaml")))
-            raise InputError(f"unknown corpus {name!r}; there are {known}")
-        corpus = configuration.read(corpus_path)
-        settings = corpus.pop("settings") or {}
-        corpus_keys = {key: given.pop(key) for key in list(given) if key in corpus}
-        known_tree = {**strategy, **{key: None for key in corpus}}
-        configuration.merge(known_tree, given, "command line")
-        tree = configuration.merge(configuration.merge(strategy, settings, str(corpus_path)), given, "command line")
-        return cls(tree, {**corpus, **corpus_keys}, path.parent, options)
-
-    def read_corpus(self) -> Corpus:
-        """Read and check the corpus, and tell what is wrong with it."""
-        corpus: Corpus = configuration.build(self.corpus_tree)["reader"].read()
-        for row in corpus.faults.to_dict("records"):
-            logger.warning("%s: %s", row["path"], row["fault"])
-        note = " (synthetic audio)" if corpus.synthetic else ""
-        logger.info("%s%s: %d utterances of %d speakers", corpus.name, note, len(corpus.table), len(corpus.speakers))
-        return corpus
-
-    def output_folder(self) -> Path:
-        """Folder of the folds."""
-        if self.tree["output_folder"] is not None:
-            return Path(self.tree["output_folder"])
-        return Path("results") / str(self.tree["strategy"]) / str(self.tree["corpus"]) / str(self.tree["seed"])
-
-    def folds(self) -> list[int]:
-        """Folds that are asked for."""
-        fold, count = self.tree["fold"], int(self.tree["n_folds"])
-        if fold == "all":
-            return list(range(1, count + 1))
-        if not isinstance(fold, int):
-            raise InputError(f"--fold {fold}: give a number from 1 to {count}, or all")
-        return [fold]
 
 
 def run(recipe: Recipe) -> Path:
@@ -117,7 +48,7 @@ def run(recipe: Recipe) -> Path:
     try:
         run_folds(recipe, missing, output)
         if recipe.tree["fold"] == "all":
-            summarise(output)
+            run_on_main(summarise, [output])
     except (OSError, RuntimeError) as error:
         if not is_disk_full(error):
             raise
@@ -131,16 +62,21 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
     if not folds:
         return
     n_folds = recipe.tree["n_folds"]
-    corpus = recipe.read_corpus()
+    corpus = run_on_main(recipe.read_corpus)
     check_source(recipe.tree, corpus)
     parts = {fold: fold_parts(corpus, fold, n_folds) for fold in folds}
-    write_folds(corpus, output / "folds.csv", n_folds)
-    atomic_write(output / "faults.csv", corpus.faults.to_csv(index=False, lineterminator="\n"))
-    prepared = prepare_corpus(recipe, corpus)
+    run_on_main(describe_corpus, [corpus, n_folds, output])
+    prepared = run_on_main(prepare_corpus, [recipe, corpus])
     for fold in folds:
         logger.info("%s, %s, fold %d of %s", recipe.tree["strategy"], corpus.name, fold, n_folds)
         tables = {name: with_audio(table, prepared) for name, table in parts[fold].items()}
         run_fold(recipe, corpus, tables, fold, output / f"fold{fold}")
+
+
+def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:
+    """Write ``folds.csv`` and ``faults.csv``."""
+    write_folds(corpus, output / "folds.csv", n_folds)
+    atomic_write(output / "faults.csv", corpus.faults.to_csv(index=False, lineterminator="\n"))
 
 
 def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
@@ -154,10 +90,8 @@ def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
 
 def prepare_corpus(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
     """Prepare the audio of a corpus: path of the audio to path of the prepared audio."""
-    section = configuration.resolve(recipe.tree)["audio_normalizer"]
-    normalizer = configuration.build({"audio_normalizer": section})["audio_normalizer"]
     paths = [str(path) for path in corpus.table["path"]]
-    done = prepare(paths, normalizer, recipe.tree["cache_folder"])
+    done = prepare(paths, recipe.normalizer(), recipe.tree["cache_folder"])
     return dict(zip(paths, map(str, done), strict=True))
 
 
@@ -167,10 +101,26 @@ def with_audio(table: pd.DataFrame, prepared: Mapping[str, str]) -> pd.DataFrame
 
 
 def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Path) -> None:
-    """Train, evaluate and export one fold; ``metrics.json`` is written last, and means that all else is there."""
+    """Train, evaluate and export one fold."""
     tree = {**recipe.tree, "labels": list(corpus.labels), "fold": fold}
     source, origin = encoder_source(recipe, tree, parts["train"], folder)
-    brain, report = train(tree, recipe.options, parts, folder, source)
+    loaders = partial(make_loaders, parts=parts)
+    brain, report = train(tree, recipe.options, folder, source, EncoderBrain, loaders)
+    transferred = {kind: len(names) for kind, names in report.items()}
+    about = {"pretrained_encoder": origin, "transferred": transferred}
+    run_on_main(finish_fold, [recipe, tree, corpus, parts, brain, about, folder])
+
+
+def finish_fold(
+    recipe: Recipe,
+    tree: configuration.Tree,
+    corpus: Corpus,
+    parts: Parts,
+    brain: EncoderBrain,
+    about: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    """Evaluate and export; ``metrics.json`` is written last, and means that all else is there."""
     labels = corpus.labels
     fit_classifier(brain, parts, labels)
     classifier = brain.modules.classifier.eval()
@@ -181,29 +131,25 @@ def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Pa
         "strategy": tree["strategy"],
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
-        "fold": fold,
+        "fold": tree["fold"],
         "seed": tree["seed"],
         "labels": list(labels),
         **{f"n_{name}": len(table) for name, table in parts.items()},
         **measure(frame, labels),
-        "pretrained_encoder": origin,
-        "transferred": {kind: len(names) for kind, names in report.items()},
-        "epochs": brain.hparams.epoch_counter.current,
-        "best_epoch": brain.best["epoch"],
+        **about,
+        **run_facts(brain),
         "valid_accuracy": brain.best["accuracy"],
-        "seconds": round(brain.hparams.stopwatch.seconds(), 1),
-        "versions": {name: version(name) for name in LIBRARIES},
         "manifest_sha256": corpus.checksum(),
     }
     with atomic_path(folder / "predictions.csv") as part:
         frame.to_csv(part, index=False)
     note = " (synthetic audio)" if corpus.synthetic else ""
-    name = f"{tree['strategy']}, {corpus.name}{note}, fold {fold}"
+    name = f"{tree['strategy']}, {corpus.name}{note}, fold {tree['fold']}"
     title = f"{name}: {100 * metrics['accuracy']:.1f} %"
     confusion_figure(metrics["confusion"], labels, title, folder / "confusion.png")
     yaml = inference_yaml(configuration.resolve(tree), recipe.folder / "inference.yaml")
-    about = f"# {name}, seed {tree['seed']}\n"
-    save_model_folder(folder / "model", about + yaml, brain.modules.embedding_model, classifier, labels)
+    comment = f"# {name}, seed {tree['seed']}\n"
+    save_model_folder(folder / "model", comment + yaml, brain.modules.embedding_model, classifier, labels)
     atomic_write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(folder / "save", ignore_errors=True)
     logger.info("%s; %s", title, folder)
@@ -237,54 +183,26 @@ def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, 
         }
         held_out = table.groupby("speaker", sort=False).cumcount() % 10 == 9
         parts = {"train": table[~held_out], "valid": table[held_out]}
-        brain, _ = train(stage, recipe.options, parts, folder, None)
-        with atomic_path(encoder / CHECKPOINT) as part:
-            torch.save(brain.modules.embedding_model.state_dict(), part)
+        brain, _ = train(stage, recipe.options, folder, None, EncoderBrain, partial(make_loaders, parts=parts))
+        run_on_main(save_encoder, [brain, encoder])
         logger.info("speaker accuracy on held-out utterances: %.1f %%", 100 * brain.best["accuracy"])
-        shutil.rmtree(folder / "save", ignore_errors=True)
     return encoder
 
 
-def train(
-    tree: configuration.Tree, options: Any, parts: Parts, folder: Path, source: str | None
-) -> tuple[EncoderBrain, dict[str, list[str]]]:
-    """Train to the best validation accuracy; an interrupted training goes on."""
-    text = configuration.dump(configuration.resolve(tree))
-    used = folder / "hyperparams.yaml"
-    if used.is_file() and used.read_text(encoding="utf-8") != text:
-        raise InputError(f"{folder} was begun with other hyper-parameters; delete it or give another --output_folder")
-    atomic_write(used, text)
-    sb.utils.seed.seed_everything(int(tree["seed"]))
-    hparams = configuration.build(tree)
-    hparams["train_logger"] = FileTrainLogger(str(folder / "train_log.txt"))
-    hparams["stopwatch"] = Stopwatch()
-    report = transfer(hparams["embedding_model"], source) if source is not None else {}
-    names = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
-    weights = {"embedding_model": hparams["embedding_model"]}
-    if not isinstance(hparams["classifier"], SVMClassifier):
-        weights["classifier"] = hparams["classifier"]
-    counters = {name: hparams[name] for name in ("epoch_counter", "stopwatch")}
-    checkpointer = WholeCheckpointer(folder / "save", {**weights, **counters})
-    brain = EncoderBrain({name: hparams[name] for name in names}, hparams["opt_class"], hparams, options, checkpointer)
-    train_loader, valid_loader = make_loaders(brain, hparams, parts)
-    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-    best = WholeCheckpointer(folder / "save", weights).recover_if_possible(max_key="accuracy")
-    if best is None:
-        raise InputError(f"{folder}: no epoch was trained; give --number_of_epochs 1 or more")
-    brain.best = best.meta
-    return brain, report
+def save_encoder(brain: EncoderBrain, folder: Path) -> None:
+    """Keep the encoder, and drop the checkpoints that it was trained with."""
+    with atomic_path(folder / CHECKPOINT) as part:
+        torch.save(brain.modules.embedding_model.state_dict(), part)
+    shutil.rmtree(folder.parent / "save", ignore_errors=True)
 
 
-def make_loaders(
-    brain: EncoderBrain, hparams: Mapping[str, Any], parts: Parts
-) -> tuple[SaveableDataLoader, SaveableDataLoader]:
+def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[SaveableDataLoader, SaveableDataLoader]:
     """Balanced random crops for training, whole utterances by length for validation."""
     column, classes = hparams["column"], list(hparams["labels"])
     train_set = make_dataset(parts["train"], column, classes, hparams["crop_seconds"])
     indices = [classes.index(name) for name in parts["train"][column]]
     batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]))
     brain.train_batches = batches
-    brain.train_sampler = batches
     train_loader = SaveableDataLoader(train_set, batch_sampler=batches, collate_fn=PaddedBatch)
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     valid_set = make_dataset(by_length(parts["valid"]), column, classes)

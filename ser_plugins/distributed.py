@@ -1,0 +1,38 @@
+"""Several processes as one: each function does nothing where there is one process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import speechbrain as sb
+import torch
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather, all_reduce
+
+
+def join(options: Any) -> None:
+    """Join the processes that torchrun started, if it did; without a GPU they talk by gloo."""
+    if "LOCAL_RANK" in os.environ:
+        if not torch.cuda.is_available():
+            options.distributed_backend = "gloo"
+        sb.ddp_init_group(options)
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Rank of this process and number of processes; (0, 1) without torch.distributed."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum over all processes; gradients pass."""
+    return value if rank_and_size()[1] == 1 else all_reduce(value)  # type: ignore[no-untyped-call]
+
+
+def gather(value: Tensor) -> Tensor:
+    """Concatenate the rows [B, ...] of all processes; gradients pass to the process that each row is from."""
+    if rank_and_size()[1] == 1:
+        return value
+    return torch.cat(all_gather(value.contiguous()))  # type: ignore[no-untyped-call]

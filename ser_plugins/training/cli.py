@@ -1,0 +1,30 @@
+"""What the recipes share: logging, processes, and errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ser_plugins.distributed import join, rank_and_size
+from ser_plugins.errors import InputError
+from ser_plugins.training.recipe import Recipe
+
+
+def start(run: Callable[[Recipe], Path]) -> tuple[Recipe, Path]:
+    """Run a recipe with the arguments of the command line; return it and the folder of its results."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for name in ("core", "utils.checkpoints", "augment.augmenter"):  # each has a level of its own
+        logging.getLogger(f"speechbrain.{name}").setLevel(logging.WARNING)
+    try:
+        recipe = Recipe.from_arguments(sys.argv[1:])
+        join(recipe.options)
+        if rank_and_size()[0]:
+            logging.getLogger().setLevel(logging.ERROR)  # the first process tells
+        folder = run(recipe)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if rank_and_size()[0]:
+        sys.exit()
+    return recipe, folder

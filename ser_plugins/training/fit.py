@@ -1,0 +1,105 @@
+"""Training to the best validation result, in one process or several, killed and resumed at will."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.train_logger import FileTrainLogger
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from ser_plugins import configuration
+from ser_plugins.errors import InputError
+from ser_plugins.files import atomic_write
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
+from ser_plugins.training.transfer import transfer
+
+LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
+Hparams = Mapping[str, Any]
+Loaders = Callable[[EncoderBrain, Hparams], tuple[DataLoader[Any], DataLoader[Any]]]
+
+
+def train(
+    tree: configuration.Tree,
+    options: Any,
+    folder: Path,
+    source: str | None,
+    brain_class: type[EncoderBrain],
+    loaders: Loaders,
+) -> tuple[EncoderBrain, dict[str, list[str]]]:
+    """Train to the best validation result; an interrupted training goes on.
+
+    Parameters
+    ----------
+    tree : dict
+        The run's YAML.
+    options : object
+        SpeechBrain's run options.
+    folder : pathlib.Path
+        Where log, hyper-parameters and checkpoints go.
+    source : str, optional
+        The encoder that the first weights come from.
+    brain_class : type
+        What trains.
+    loaders : callable
+        ``(brain, hparams) -> (training loader, validation loader)``.
+
+    Returns
+    -------
+    brain : EncoderBrain
+        With the best weights, and of the best epoch ``best``: its number and what validation found.
+    report : dict
+        What was transferred from ``source``.
+    """
+    run_on_main(write_hyperparams, [tree, folder])
+    sb.utils.seed.seed_everything(int(tree["seed"]))
+    hparams = configuration.build(tree)
+    hparams["train_logger"] = FileTrainLogger(str(folder / "train_log.txt"))
+    hparams["stopwatch"] = Stopwatch()
+    report = transfer(hparams["embedding_model"], source) if source is not None else {}
+    names = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
+    weights = {name: hparams[name] for name in ("embedding_model", "classifier") if _learns(hparams[name])}
+    counters = {name: hparams[name] for name in ("epoch_counter", "stopwatch")}
+    checkpointer = WholeCheckpointer(folder / "save", {**weights, **counters})
+    brain = brain_class({name: hparams[name] for name in names}, hparams["opt_class"], hparams, options, checkpointer)
+    train_loader, valid_loader = loaders(brain, hparams)
+    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+    for name, module in brain.modules.items():
+        if isinstance(module, DistributedDataParallel):
+            brain.modules[name] = module.module
+    keys = {f"{hparams['epoch_counter'].direction}_key": brain.criterion}
+    best = WholeCheckpointer(folder / "save", weights).recover_if_possible(**keys)
+    if best is None:
+        raise InputError(f"{folder}: no epoch was trained; give --number_of_epochs 1 or more")
+    brain.best = best.meta
+    return brain, report
+
+
+def write_hyperparams(tree: configuration.Tree, folder: Path) -> None:
+    """Write the hyper-parameters as used; a run that was begun with others is not gone on with."""
+    text = configuration.dump(configuration.resolve(tree))
+    used = folder / "hyperparams.yaml"
+    if used.is_file() and used.read_text(encoding="utf-8") != text:
+        raise InputError(f"{folder} was begun with other hyper-parameters; delete it or give another --output_folder")
+    atomic_write(used, text)
+
+
+def run_facts(brain: EncoderBrain) -> dict[str, Any]:
+    """What every run tells of itself."""
+    return {
+        "epochs": brain.hparams.epoch_counter.current,
+        "best_epoch": brain.best["epoch"],
+        "seconds": round(brain.hparams.stopwatch.seconds(), 1),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())

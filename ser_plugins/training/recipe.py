@@ -1,0 +1,93 @@
+"""What a run is: a YAML, the settings of its corpus and the command line, merged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+from ruamel.yaml import YAML
+
+from ser_plugins import configuration
+from ser_plugins.audio.speech import SpeechNormalizer
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Recipe:
+    """A strategy on a corpus, from the command line.
+
+    Attributes
+    ----------
+    tree : dict
+        The YAML of the run, all layers merged: emotion.yaml, the corpus' settings, the strategy, the command line.
+    corpus_tree : dict
+        The YAML of the corpus.
+    folder : pathlib.Path
+        Where the YAML files are.
+    options : object
+        SpeechBrain's run options (``--device``, ``--precision`` …).
+    """
+
+    tree: configuration.Tree
+    corpus_tree: configuration.Tree
+    folder: Path
+    options: Any
+
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str]) -> Recipe:
+        """Read ``hparams/s5.yaml --key value …``."""
+        file, options, text = sb.parse_arguments(list(arguments))
+        given = dict(YAML().load(text) or {})
+        path = Path(file)
+        strategy = configuration.read(path)
+        name = given.get("corpus", strategy["corpus"])
+        corpus_path = path.parent / "corpora" / f"{name}.yaml"
+        if not corpus_path.is_file():
+            known = ", ".join(sorted(file.stem for file in corpus_path.parent.glob("*.yaml")))
+            raise InputError(f"unknown corpus {name!r}; there are {known}")
+        corpus = configuration.read(corpus_path)
+        settings = corpus.pop("settings") or {}
+        corpus_keys = {key: given.pop(key) for key in list(given) if key in corpus}
+        known_tree = {**strategy, **{key: None for key in corpus}}
+        configuration.merge(known_tree, given, "command line")
+        tree = configuration.merge(configuration.merge(strategy, settings, str(corpus_path)), given, "command line")
+        return cls(tree, {**corpus, **corpus_keys}, path.parent, options)
+
+    def read_corpus(self) -> Corpus:
+        """Read and check the corpus, and tell what is wrong with it."""
+        corpus = configuration.build(self.corpus_tree)["reader"].read()
+        if not isinstance(corpus, Corpus):
+            raise InputError(f"{corpus.name} has no emotions: give it to recipes/pretrain.py")
+        for row in corpus.faults.to_dict("records"):
+            logger.warning("%s: %s", row["path"], row["fault"])
+        note = " (synthetic audio)" if corpus.synthetic else ""
+        logger.info("%s%s: %d utterances of %d speakers", corpus.name, note, len(corpus.table), len(corpus.speakers))
+        return corpus
+
+    def output_folder(self) -> Path:
+        """Folder of the results."""
+        if self.tree["output_folder"] is not None:
+            return Path(self.tree["output_folder"])
+        return Path("results") / str(self.tree["strategy"]) / str(self.tree["corpus"]) / str(self.tree["seed"])
+
+    def normalizer(self) -> SpeechNormalizer:
+        """What turns files into speech."""
+        section = configuration.resolve(self.tree)["audio_normalizer"]
+        normalizer: SpeechNormalizer = configuration.build({"audio_normalizer": section})["audio_normalizer"]
+        return normalizer
+
+    def folds(self) -> list[int]:
+        """Folds that are asked for."""
+        fold, count = self.tree["fold"], int(self.tree["n_folds"])
+        if fold == "all":
+            return list(range(1, count + 1))
+        if not isinstance(fold, int):
+            raise InputError(f"--fold {fold}: give a number from 1 to {count}, or all")
+        return [fold]

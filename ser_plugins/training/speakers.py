@@ -1,0 +1,173 @@
+"""Pre-training: an encoder that identifies speakers, judged by the equal error rate of speakers it has never heard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import run_on_main
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ser_plugins import configuration
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
+from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
+from ser_plugins.distributed import rank_and_size
+from ser_plugins.errors import InputError, is_disk_full
+from ser_plugins.files import atomic_write
+from ser_plugins.hub.folder import inference_yaml, save_model_folder
+from ser_plugins.report.figures import curve_figure
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.evaluation import equal_error_rate
+from ser_plugins.training.fit import Hparams, run_facts, train
+from ser_plugins.training.recipe import Recipe
+from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
+
+logger = logging.getLogger(__name__)
+
+
+class SpeakerBrain(EncoderBrain):
+    """Train on augmented crops; validate by trial pairs."""
+
+    criterion = "eer"
+    shards: ShardFolder
+
+    def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
+        """Embed a batch; in training, augmented."""
+        if stage != sb.Stage.TRAIN:
+            return super().compute_forward(batch, stage)
+        # Each step has its own seed: a resumed run augments as one that was never stopped.
+        rank, size = rank_and_size()
+        step = self.hparams.epoch_counter.current * len(self.train_batches) + self.step
+        sb.utils.seed.seed_everything(int(self.hparams.seed) + step * size + rank, verbose=False)
+        wavs, lengths = batch.to(self.device).signal
+        if self.hparams.wav_augment is not None:
+            wavs, lengths = self.hparams.wav_augment(wavs, lengths)
+        feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths)
+        if self.hparams.feat_augment is not None:
+            feats, lengths = self.hparams.feat_augment(feats, lengths)
+        embeddings: Tensor = self.modules.embedding_model(feats, lengths)
+        return embeddings
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy on utterances of the training speakers, equal error rate on trial pairs of others."""
+        return {**super().validate(), "eer": trial_error(self, self.shards)}
+
+
+@torch.no_grad()
+def trial_error(brain: EncoderBrain, shards: ShardFolder) -> float:
+    """Equal error rate of the trial pairs, by the cosine of the embeddings of whole utterances."""
+    encoder = brain.modules.embedding_model
+    encoder = getattr(encoder, "module", encoder)  # outside of DDP, which would wait for the others
+    found: dict[str, Tensor] = {}
+    for batch in tqdm(utterance_loader(shards.part("trials")), desc="trials", leave=False):
+        wavs, lengths = batch.to(brain.device).signal
+        feats = brain.modules.mean_var_norm(brain.modules.compute_features(wavs), lengths)
+        embeddings = encoder(feats, lengths).squeeze(1).float()
+        found.update(zip(batch.id, functional.normalize(embeddings).cpu(), strict=True))
+    pairs = shards.trials()
+    first, second = (torch.stack([found[name] for name in pairs[column]]) for column in ("first", "second"))
+    return equal_error_rate(pairs["target"].tolist(), (first * second).sum(1).tolist())
+
+
+def pretrain(recipe: Recipe) -> Path:
+    """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
+    output = recipe.output_folder()
+    if (output / "metrics.json").is_file():
+        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
+        return output
+    try:
+        shards = run_on_main(prepare_shards, [recipe])
+        tree = {**recipe.tree, "labels": shards.speakers}
+        source = tree["pretrained_encoder"]
+        brain, _ = train(tree, recipe.options, output, source, SpeakerBrain, partial(make_loaders, shards=shards))
+        run_on_main(finish, [recipe, tree, shards, brain, output])
+    except (OSError, RuntimeError) as error:
+        if not is_disk_full(error):
+            raise
+        where = f"{output} or {recipe.tree['cache_folder']}"
+        raise InputError(f"no space left at {where}; free some, and run the same command again to go on") from error
+    return output
+
+
+def prepare_shards(recipe: Recipe) -> ShardFolder:
+    """Open the corpus' shards, or pack them."""
+    tree = recipe.tree
+    folder = Path(tree["shards_folder"] or Path(tree["cache_folder"]) / "shards" / tree["corpus"])
+    if not recipe.corpus_tree.get("data_folder"):
+        found = open_shards(folder)
+        if found is not None:
+            return found
+    corpus = read_speakers(recipe)
+    held_out = tree["valid_speakers"]
+    if tree["trials_file"] is not None:
+        held_out = 0
+    elif held_out is None:
+        held_out = min(max(corpus.table["speaker"].nunique() // 10, 2), 50)
+    parts, pairs = split_speakers(corpus, held_out, tree["trial_pairs"], tree["seed"])
+    if tree["trials_file"] is not None:
+        parts["trials"], pairs = read_trials(tree["trials_file"], tree["trials_folder"] or corpus.root)
+    for name, part in parts.items():
+        logger.info("%s: %d utterances of %d speakers", name, len(part.table), part.table["speaker"].nunique())
+    return write_shards(parts, pairs, recipe.normalizer(), folder, tree["shard_size"])
+
+
+def read_speakers(recipe: Recipe) -> SpeakerCorpus:
+    """Read a corpus of speakers, or the speakers of a corpus of emotions."""
+    corpus = configuration.build(recipe.corpus_tree)["reader"].read()
+    if isinstance(corpus, Corpus):
+        return SpeakerCorpus(corpus.name, corpus.table[["path", "speaker"]], synthetic=corpus.synthetic)
+    assert isinstance(corpus, SpeakerCorpus)
+    return corpus
+
+
+def make_loaders(brain: EncoderBrain, hparams: Hparams, shards: ShardFolder) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Random crops for training, whole utterances of the same speakers for validation."""
+    assert isinstance(brain, SpeakerBrain)
+    speakers = shards.speakers
+    stream = CropStream(
+        shards.part("train"), speakers, hparams["batch_size"], hparams["crop_seconds"], int(hparams["seed"])
+    )
+    brain.shards = shards
+    brain.train_batches = StreamLoader(stream, hparams["loader_workers"])
+    brain.checkpointer.add_recoverable("train_loader", brain.train_batches)
+    return brain.train_batches, utterance_loader(shards.part("valid"), speakers)
+
+
+def finish(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain: EncoderBrain, output: Path) -> None:
+    """Export the encoder; ``metrics.json`` is written last, and means that all else is there."""
+    synthetic = tree["corpus"] == "demo"
+    name = f"speakers of {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
+    metrics = {
+        "strategy": tree["strategy"],
+        "corpus": tree["corpus"],
+        "synthetic": synthetic,
+        "seed": tree["seed"],
+        "speakers": len(shards.speakers),
+        **{f"n_{part}": sum(counts) for part, counts in shards.index["parts"].items()},
+        "trials": len(shards.trials()),
+        "hours": round(shards.index["seconds"] / 3600, 2),
+        "eer": brain.best["eer"],
+        "accuracy": brain.best["accuracy"],
+        **run_facts(brain),
+        "shards_sha256": shards.index["settings"]["sha256"],
+    }
+    title = f"{name}: EER {100 * metrics['eer']:.2f} %, accuracy {100 * metrics['accuracy']:.1f} %"
+    curve_figure(output / "train_log.txt", title, output / "curve.png")
+    yaml = f"# {name}, seed {tree['seed']}\n" + inference_yaml(
+        configuration.resolve(tree), recipe.folder / "inference.yaml"
+    )
+    modules = brain.modules
+    save_model_folder(output / "encoder", yaml, modules.embedding_model, modules.classifier, shards.speakers)
+    atomic_write(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    shutil.rmtree(output / "save", ignore_errors=True)
+    logger.info("%s; %s", title, output / "encoder")

@@ -1,0 +1,150 @@
+"""Batches of a corpus in shards, read from front to back: each utterance once an epoch, over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ser_plugins.corpora.shards import Shard, decode_flac, read_shard
+from ser_plugins.distributed import rank_and_size
+from ser_plugins.training.data import SAMPLE_RATE, crop
+
+Example = dict[str, Any]
+
+
+class CropStream(IterableDataset[list[Example]]):
+    """Batches of random crops.
+
+    The utterances of an epoch stand in one order: the shards permuted, and each shard within. Every reader (a worker of
+    a process) takes an equal run of them and cuts it into as many batches as the others. Order and crops are functions
+    of (seed, epoch) and of how many readers there are.
+
+    Parameters
+    ----------
+    shards : sequence of Shard
+        Shards of the training part.
+    classes : sequence of str
+        Speakers, in the order of their indices.
+    batch_size : int
+        Utterances a batch, at most.
+    crop_seconds : float
+        Length of the crops; shorter utterances are repeated first.
+    seed : int
+        Not negative.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], classes: Sequence[str], batch_size: int, crop_seconds: float, seed: int
+    ) -> None:
+        self.shards = [shard for shard in shards if shard.samples]
+        self.index = {name: i for i, name in enumerate(classes)}
+        self.batch_size = batch_size
+        self.crop_samples = round(crop_seconds * SAMPLE_RATE)
+        self.seed = seed
+        self.epoch = 0
+        self.done = 0  # batches of this epoch that this process has had
+
+    def batches(self, workers: int) -> int:
+        """Batches an epoch of each process with so many workers."""
+        samples, readers = sum(shard.samples for shard in self.shards), workers * rank_and_size()[1]
+        return workers * -(-samples // (readers * self.batch_size))
+
+    def __iter__(self) -> Iterator[list[Example]]:
+        """Yield what is left of an epoch's batches."""
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
+        # The workers take turns. Resumed, the first turn is that of the worker whose turn it was.
+        worker = (worker + self.done) % workers
+        done = -(-(self.done - worker) // workers)
+        rank, size = rank_and_size()
+        bounds = np.linspace(0, sum(shard.samples for shard in self.shards), workers * size + 1).astype(int)
+        start, end = (int(bound) for bound in bounds[rank * workers + worker :][:2])
+        edges = np.linspace(start, end, self.batches(workers) // workers + 1).astype(int)
+        utterances = self._utterances(int(edges[done]), end)
+        for count in np.diff(edges)[done:]:
+            yield [next(utterances) for _ in range(count)]
+
+    def _utterances(self, start: int, end: int) -> Iterator[Example]:
+        """Yield examples ``start`` … ``end`` of the epoch's order."""
+        first = 0
+        for number in np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards)):
+            shard = self.shards[number]
+            wanted = range(max(start - first, 0), min(end - first, shard.samples))
+            if wanted:
+                rng = np.random.default_rng((self.seed, self.epoch, number))
+                order, where = rng.permutation(shard.samples), rng.random(shard.samples)
+                content = list(read_shard(shard.path))
+                for i in wanted:
+                    name, speaker, data = content[order[i]]
+                    yield self._example(name, speaker, data, float(where[i]))
+            first += shard.samples
+
+    def _example(self, name: str, speaker: str, data: bytes, where: float) -> Example:
+        signal = torch.from_numpy(crop(decode_flac(data), self.crop_samples, where))
+        return {"id": name, "signal": signal, "label": torch.tensor([self.index[speaker]])}
+
+
+@register_checkpoint_hooks
+class StreamLoader(DataLoader[Any]):
+    """Loader of a `CropStream` whose place in the epoch is part of a checkpoint."""
+
+    def __init__(self, stream: CropStream, workers: int = 0) -> None:
+        super().__init__(stream, batch_size=None, collate_fn=PaddedBatch, num_workers=workers)
+        self.stream = stream
+
+    def set_epoch(self, epoch: int) -> None:
+        """Name the epoch of the next iteration."""
+        self.stream.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self.stream.batches(max(1, self.num_workers))
+
+    def __iter__(self) -> Any:
+        """Yield what is left of the epoch."""
+        for batch in super().__iter__():
+            self.stream.done += 1
+            yield batch
+        self.stream.done = 0
+
+    @mark_as_saver  # type: ignore[untyped-decorator]
+    def _save(self, path: str) -> None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(str(self.stream.done))
+
+    @mark_as_loader  # type: ignore[untyped-decorator]
+    def _load(self, path: str, end_of_epoch: bool) -> None:
+        with open(path, encoding="utf-8") as file:
+            self.stream.done = 0 if end_of_epoch else int(file.read())
+
+
+class UtteranceStream(IterableDataset[list[Example]]):
+    """Batches of whole utterances, each shard by length; without ``classes`` they bear no label."""
+
+    def __init__(self, shards: Sequence[Shard], classes: Sequence[str] = (), batch_size: int = 32) -> None:
+        self.shards = shards
+        self.index = {name: i for i, name in enumerate(classes)}
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[Example]]:
+        """Yield all batches."""
+        for shard in self.shards:
+            content = [(name, speaker, decode_flac(data)) for name, speaker, data in read_shard(shard.path)]
+            content.sort(key=lambda utterance: len(utterance[2]))
+            for start in range(0, len(content), self.batch_size):
+                yield [self._example(*utterance) for utterance in content[start : start + self.batch_size]]
+
+    def _example(self, name: str, speaker: str, signal: np.ndarray[Any, Any]) -> Example:
+        example = {"id": name, "signal": torch.from_numpy(signal)}
+        return {**example, "label": torch.tensor([self.index[speaker]])} if self.index else example
+
+
+def utterance_loader(shards: Sequence[Shard], classes: Sequence[str] = ()) -> DataLoader[Any]:
+    """Loader of an `UtteranceStream`."""
+    return DataLoader(UtteranceStream(shards, classes), batch_size=None, collate_fn=PaddedBatch)
