@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
-import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import ddp_init_group
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather, all_reduce
 
 
-def join(options: Any) -> None:
-    """Join the processes that torchrun started, if it did; without a GPU they talk by gloo."""
-    if "LOCAL_RANK" in os.environ:
-        if not torch.cuda.is_available():
-            options.distributed_backend = "gloo"
-        sb.ddp_init_group(options)
+def join(options: Any) -> Any:
+    """Join the processes that torchrun started, if it did; without a GPU they talk by gloo.
+
+    Takes SpeechBrain's run options, and returns those to go on with.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return options
+    if not torch.cuda.is_available():
+        given = options.overridden_args | {"distributed_backend"}
+        options = dataclasses.replace(options, distributed_backend="gloo", overridden_args=given)
+    ddp_init_group(options)
+    return options
 
 
 def rank_and_size() -> tuple[int, int]:

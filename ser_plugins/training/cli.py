@@ -19,7 +19,7 @@ def start(run: Callable[[Recipe], Path]) -> tuple[Recipe, Path]:
         logging.getLogger(f"speechbrain.{name}").setLevel(logging.WARNING)
     try:
         recipe = Recipe.from_arguments(sys.argv[1:])
-        join(recipe.options)
+        recipe.options = join(recipe.options)
         if rank_and_size()[0]:
             logging.getLogger().setLevel(logging.ERROR)  # the first process tells
         folder = run(recipe)
