@@ -99,9 +99,11 @@ def read_arrays(content: bytes, origin: str) -> Arrays:
         with h5py.File(io.BytesIO(content), "r") as file:
             root = file.get("model_weights", file)  # of a whole model; weights alone have no such group
             for layer in map(_text, root.attrs["layer_names"]):
-                for name in map(_text, root[layer].attrs["weight_names"]):
-                    variable = name.rsplit("/", 1)[-1].split(":")[0]
-                    arrays[f"{layer}/{variable}"] = np.asarray(root[layer][name], dtype=np.float32)
+                group = root[layer]
+                for name in map(_text, group.attrs["weight_names"]):
+                    if name in group:
+                        variable = name.rsplit("/", 1)[-1].split(":")[0]
+                        arrays[f"{layer}/{variable}"] = np.asarray(group[name])
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{origin} is not a whole file of Keras' weights ({reason}); {REMEDY}") from error
@@ -131,7 +133,7 @@ def make_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> Utt
     Raises
     ------
     InputError
-        If an array is missing, unknown or of another shape.
+        If an array is missing, unknown, of another shape or no numbers.
     """
     rest = dict(arrays)
 
@@ -139,8 +141,10 @@ def make_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> Utt
         if name not in rest:
             raise InputError(f"{origin} lacks the array {name}; {REMEDY}")
         array = rest.pop(name)
-        if array.shape != shape:
-            raise InputError(f"{origin}: the array {name} has the shape {array.shape}, not {shape}; {REMEDY}")
+        if array.shape != shape or array.dtype.kind != "f":
+            raise InputError(
+                f"{origin}: array {name} is {array.shape} of {array.dtype}, not {shape} of floats; {REMEDY}"
+            )
         return torch.from_numpy(array)
 
     def fill_convolution(name: str, layer: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
