@@ -118,8 +118,8 @@ class ThinResNet34(nn.Module):
         # An utterance of one frame keeps it: the zeros that stand beside it are no more than any activation.
         x = functional.max_pool2d(functional.pad(x, (0, 0, 0, int(total == 1))), 2)
         frames = torch.div(frames, 2, rounding_mode="floor").clamp(min=1)
-        # The pooling drops the last frame of an odd number, and so it must where padded frames follow.
-        x = x * frame_mask(frames, x.shape[2])[:, None, :, None] if padded else x
+        # Of an odd number the last frame is dropped; where padded frames follow it, the first block does that: its
+        # convolutions see one frame at a time until the mask has been applied.
         for block in self.blocks:
             assert isinstance(block, Bottleneck)
             frames = halve(frames, block.stride)
