@@ -80,3 +80,19 @@ def test_labels_are_counted_wherever_they_count():
     made = configuration.build(tree)
     assert made["classifier"].n_classes == 3 and len(made["metric_loss"].polarity) == 3
     assert configuration.build({**read("s1"), "labels": ["a", "b"]})["classifier"].linear.out_features == 2
+
+
+@torch.no_grad()
+def test_the_thin_network_is_s5_with_another_network_and_its_features():
+    one, other = read("s5"), read("s5_thin")
+    assert list(one) == list(other)
+    network, features = {"embedding_model", "channels", "descriptor_size"}, {"log_magnitude", "norm_axis"}
+    changed = {key for key in one if configuration.dump({"_": one[key]}) != configuration.dump({"_": other[key]})}
+    assert changed == {"strategy", "compute_features"} | network | features
+    made = configuration.build(configuration.resolve(other))
+    spectrogram = made["compute_features"]
+    assert (spectrogram.win, spectrogram.hop, spectrogram.n_fft, spectrogram.log) == (400, 160, 512, False)
+    assert torch.equal(spectrogram.window, torch.hann_window(400))
+    feats = made["mean_var_norm"](spectrogram(torch.randn(2, 3200)))
+    torch.testing.assert_close(feats.std(-1, unbiased=False), torch.ones(2, 21))
+    assert made["embedding_model"].eval()(feats).shape == (2, 1, 512)

@@ -15,7 +15,7 @@ class Spectrogram(nn.Module):
 
     Mocanu, Tapu and Zaharia, Sensors 2021, section 3.1. Frames are centred; the border is padded with zeros, so that a
     clip padded with zeros in a batch has the same frames as alone. Frames centred after the last non-zero sample are
-    blank (zero): see `ser_plugins.lengths`.
+    blank (zero): see `ser_plugins.lengths`. A window shorter than the FFT stands in the middle of its points.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class Spectrogram(nn.Module):
         Compress the magnitude m to ``log(1 + m / floor)``: the logarithm, shifted so that silence is 0.
     floor : float
         Magnitude below which the compression turns linear.
+    window : {"hamming", "hann"}
+        Shape of the window, periodic.
 
     Example
     -------
@@ -38,6 +40,7 @@ class Spectrogram(nn.Module):
     torch.Size([2, 101, 257])
     """
 
+    WINDOWS: ClassVar = {"hamming": torch.hamming_window, "hann": torch.hann_window}
     window: Tensor
 
     def __init__(
@@ -48,14 +51,17 @@ class Spectrogram(nn.Module):
         n_fft: int = 512,
         log: bool = False,
         floor: float = 1e-3,
+        window: Literal["hamming", "hann"] = "hamming",
     ) -> None:
         super().__init__()
+        if window not in self.WINDOWS:
+            raise ValueError(f"window must be one of {', '.join(self.WINDOWS)}, not {window!r}")
         self.win = round(sample_rate * win_length / 1000)
         self.hop = round(sample_rate * hop_length / 1000)
         self.n_fft = n_fft
         self.log = log
         self.floor = floor
-        self.register_buffer("window", torch.hamming_window(self.win), persistent=False)
+        self.register_buffer("window", self.WINDOWS[window](self.win), persistent=False)
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Compute the spectrogram.

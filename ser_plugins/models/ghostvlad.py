@@ -48,14 +48,58 @@ class GhostVLAD(nn.Module):
     def forward(self, descriptors: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pool ``descriptors`` [B, T'', D] with relative ``lengths`` [B] to [B, K * D]."""
         with torch.autocast(descriptors.device.type, enabled=False):
-            weight = self.assignment.weight
-            descriptors = descriptors.to(weight.dtype)
-            assignment = self.assignment(descriptors).softmax(-1)[..., : self.clusters]
-            if lengths is not None:
-                # Descriptors may be zero inside an utterance: only the lengths say where it ends.
-                total = descriptors.shape[1]
-                frames = torch.round(lengths.double() * total).long().clamp(1, total)
-                assignment = assignment * frame_mask(frames, total).unsqueeze(-1)
-            # sum_i a_ik p_i - (sum_i a_ik) c_k: no [B, T, K, D] tensor of residuals.
-            vlad = assignment.transpose(1, 2) @ descriptors - assignment.sum(1).unsqueeze(-1) * self.centres
+            descriptors = descriptors.to(self.assignment.weight.dtype)
+            vlad = self._aggregate(descriptors, self.assignment(descriptors), lengths)
             return functional.normalize(functional.normalize(vlad, dim=-1).flatten(1), dim=-1)
+
+    def _aggregate(self, descriptors: Tensor, scores: Tensor, lengths: Tensor | None) -> Tensor:
+        """Sum the residuals of ``descriptors`` [B, T'', D], shared out by ``scores`` [B, T'', K + G], to [B, K, D]."""
+        assignment = scores.softmax(-1)[..., : self.clusters]
+        if lengths is not None:
+            # Descriptors may be zero inside an utterance: only the lengths say where it ends.
+            total = descriptors.shape[1]
+            frames = torch.round(lengths.double() * total).long().clamp(1, total)
+            assignment = assignment * frame_mask(frames, total).unsqueeze(-1)
+        # sum_i a_ik p_i - (sum_i a_ik) c_k: no [B, T, K, D] tensor of residuals.
+        return assignment.transpose(1, 2) @ descriptors - assignment.sum(1).unsqueeze(-1) * self.centres
+
+
+class ProjectedGhostVLAD(GhostVLAD):
+    """GhostVLAD of projected descriptors, as Xie et al., ICASSP 2019.
+
+    A layer with ReLU projects each descriptor before it is aggregated; the soft assignment reads the descriptor as it
+    was before. Each V(k) is L2-normalised, the whole vector is not.
+
+    Parameters
+    ----------
+    input_size : int
+        Size of a descriptor of the backbone.
+    projected_size : int
+        Size D of a projected descriptor.
+    clusters : int
+        K, clusters that are kept.
+    ghost_clusters : int
+        G, clusters that are dropped.
+
+    Example
+    -------
+    >>> ProjectedGhostVLAD(3584)(torch.randn(2, 13, 3584), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 4096])
+    """
+
+    def __init__(self, input_size: int, projected_size: int = 512, clusters: int = 8, ghost_clusters: int = 2) -> None:
+        super().__init__(projected_size, clusters, ghost_clusters)
+        self.projection = nn.Linear(input_size, projected_size)
+        self.assignment = nn.Linear(input_size, clusters + ghost_clusters)
+        for layer in (self.projection, self.assignment):
+            nn.init.orthogonal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, descriptors: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pool ``descriptors`` [B, T'', input_size] with relative ``lengths`` [B] to [B, K * D]."""
+        with torch.autocast(descriptors.device.type, enabled=False):
+            descriptors = descriptors.to(self.assignment.weight.dtype)
+            projected = functional.relu(self.projection(descriptors))
+            vlad = self._aggregate(projected, self.assignment(descriptors), lengths)
+            # The least norm is that of the original: a cluster that attracts next to nothing must stay next to nothing.
+            return functional.normalize(vlad, dim=-1, eps=1e-6).flatten(1)

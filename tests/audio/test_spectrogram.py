@@ -29,6 +29,17 @@ def test_magnitudes_are_those_of_a_loop(samples):
     np.testing.assert_allclose(Spectrogram()(torch.from_numpy(signals)), expected, atol=1e-4, rtol=1e-5)
 
 
+def test_a_short_hann_window_stands_in_the_middle_of_the_fft():
+    """As librosa.stft(n_fft=512, win_length=400, hop_length=160) has it, but for the border."""
+    signal = noise(5000) - 0.5
+    window, padded = np.pad(get_window("hann", 400), 56), np.pad(signal.astype(np.float64), 256)
+    expected = [np.abs(np.fft.rfft(padded[start : start + 512] * window)) for start in range(0, 5001, 160)]
+    feats = Spectrogram(win_length=25.0, window="hann")(torch.from_numpy(signal)[None])[0]
+    np.testing.assert_allclose(feats, expected, atol=1e-4, rtol=1e-5)
+    with pytest.raises(ValueError, match="hamming, hann"):
+        Spectrogram(window="blackman")
+
+
 @pytest.mark.parametrize("floor", [1e-3, 0.5])
 def test_logarithm_is_that_of_a_loop(floor):
     signal = noise(2000) - 0.5
