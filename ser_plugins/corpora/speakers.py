@@ -102,9 +102,8 @@ class SpeakerFolders:
         ]
         counts = [len(paths) for paths in found]
         if np.count_nonzero(counts) < 2:
-            raise InputError(
-                f"{root} holds no folders of speakers with {', '.join(SUFFIXES)} files; check --data_folder"
-            )
+            kinds = ", ".join(SUFFIXES)
+            raise InputError(f"{root} does not hold two folders of speakers with {kinds} files; check --data_folder")
         codes = np.repeat(np.arange(len(speakers)), counts)
         paths = pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array(found)))
         table = pd.DataFrame({"path": paths, "speaker": pd.Categorical.from_codes(codes, pd.Index(speakers))})
