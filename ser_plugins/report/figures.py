@@ -57,7 +57,9 @@ def read_log(path: Path) -> pd.DataFrame:
     {'epoch': [1.0], 'lr': [0.001], 'train loss': [2.5], 'valid loss': [2.1], 'valid eer': [0.12]}
     """
     lines = path.read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([{name: float(value) for name, value in FIELD.findall(line)} for line in lines])
+    table = pd.DataFrame([{name: float(value) for name, value in FIELD.findall(line)} for line in lines])
+    # A run that was killed between an epoch's line and its checkpoint validates that epoch again.
+    return table.drop_duplicates("epoch", keep="last", ignore_index=True)
 
 
 def curve_figure(log: Path, title: str, path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ser_plugins.corpora.shards import Shard, decode_flac, read_shard
 from ser_plugins.distributed import rank_and_size
+from ser_plugins.errors import InputError
 from ser_plugins.training.data import SAMPLE_RATE, crop
 
 Example = dict[str, Any]
@@ -37,11 +38,18 @@ class CropStream(IterableDataset[list[Example]]):
         Length of the crops; shorter utterances are repeated first.
     seed : int
         Not negative.
+
+    Raises
+    ------
+    InputError
+        If ``batch_size`` is 1, or there are fewer utterances than readers.
     """
 
     def __init__(
         self, shards: Sequence[Shard], classes: Sequence[str], batch_size: int, crop_seconds: float, seed: int
     ) -> None:
+        if batch_size < 2:
+            raise InputError(f"batch_size {batch_size} is too small; give 2 or more")
         self.shards = [shard for shard in shards if shard.samples]
         self.index = {name: i for i, name in enumerate(classes)}
         self.batch_size = batch_size
@@ -53,6 +61,8 @@ class CropStream(IterableDataset[list[Example]]):
     def batches(self, workers: int) -> int:
         """Batches an epoch of each process with so many workers."""
         samples, readers = sum(shard.samples for shard in self.shards), workers * rank_and_size()[1]
+        if samples < readers:
+            raise InputError(f"{samples} utterances are too few for {readers} readers; give fewer --loader_workers")
         return workers * -(-samples // (readers * self.batch_size))
 
     def __iter__(self) -> Iterator[list[Example]]:

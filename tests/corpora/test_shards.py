@@ -20,18 +20,6 @@ from ser_plugins.errors import InputError
 NORMALIZER = SpeechNormalizer(vad="none")
 
 
-def write_aac(path, samples, rate=16000):
-    """A real AAC file, as VoxCeleb2's."""
-    av = pytest.importorskip("av")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
-        frame.rate = rate
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-
-
 @pytest.fixture
 def corpus(tmp_path):
     """Six speakers with six utterances each, of 0.2 to 0.4 s."""
@@ -80,7 +68,7 @@ def test_shards_are_plain_tar_files_of_flac(split, tmp_path):
         assert soundfile.info(io.BytesIO(archive.extractfile(names[0]).read())).samplerate == 16000
 
 
-def test_m4a_is_what_was_encoded(tmp_path):
+def test_m4a_is_what_was_encoded(write_aac, tmp_path):
     time = np.arange(16000) / 16000
     tone = 0.4 * np.sin(2 * np.pi * 440 * time)
     write_aac(tmp_path / "1.m4a", tone)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ser_plugins.corpora.shards import Shard
+from ser_plugins.errors import InputError
 from ser_plugins.training import stream as module
 from ser_plugins.training.data import SAMPLE_RATE
 from ser_plugins.training.stream import CropStream, StreamLoader, UtteranceStream, utterance_loader
@@ -53,7 +54,7 @@ def names(batches):
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("batch_size", [1, 4, 32])
+@pytest.mark.parametrize("batch_size", [2, 5, 32])
 def test_processes_and_workers_share_an_epoch(monkeypatch, size, workers, batch_size):
     read, counts = [], set()
     for rank in range(size):
@@ -68,6 +69,14 @@ def test_processes_and_workers_share_an_epoch(monkeypatch, size, workers, batch_
     assert counts.pop() == max(workers, 1) * math.ceil(len(NAMES) / (size * max(workers, 1) * batch_size))
 
 
+def test_too_few_utterances_are_told(monkeypatch):
+    monkeypatch.setattr(module, "rank_and_size", lambda: (0, 24))
+    with pytest.raises(InputError, match="23 utterances are too few for 24 readers"):
+        len(StreamLoader(stream()))
+    with pytest.raises(InputError, match="batch_size 1 is too small"):
+        stream(batch_size=1)
+
+
 def test_epochs_differ_and_seeds_do():
     one, other = StreamLoader(stream()), StreamLoader(stream(seed=1))
     first, again, second = epoch(one, 1), epoch(one, 1), epoch(one, 2)
@@ -78,7 +87,7 @@ def test_epochs_differ_and_seeds_do():
     assert len(starts) == 2
 
 
-@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_goes_on_where_a_checkpoint_was_made(tmp_path, workers):
     whole = StreamLoader(stream(2), workers)
     expected = epoch(whole, 3)

@@ -1,0 +1,149 @@
+"""Pre-training on a miniature of VoxCeleb2's tree, with real AAC files: killed, resumed, used."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+
+from ser_plugins.errors import InputError
+from ser_plugins.training.recipe import Recipe
+from ser_plugins.training.speakers import SpeakerBrain, pretrain
+from ser_plugins.training.transfer import transfer
+
+HPARAMS = Path(__file__).parents[2] / "hparams"
+TINY = {"channels": "[4, 4, 8, 8]", "descriptor_size": 8, "embedding_size": 16, "crop_seconds": 0.3, "vad": "none"}
+SHORT = {"number_of_epochs": 2, "batch_size": 8, "shard_size": 16, "valid_speakers": 2, **TINY}
+SPEAKERS, TAKES = 7, 6
+
+
+@pytest.fixture(scope="module")
+def voxceleb2(tmp_path_factory, write_aac):
+    """Seven speakers, each a tone of its own in noise, in two videos."""
+    root, rng = tmp_path_factory.mktemp("vox2"), np.random.default_rng(0)
+    for speaker in range(SPEAKERS):
+        for take in range(TAKES):
+            time = np.arange(rng.integers(6000, 12000)) / 16000
+            tone = 0.3 * np.sin(2 * np.pi * 300 * 1.4**speaker * time) + 0.05 * rng.normal(size=len(time))
+            write_aac(root / "dev" / "aac" / f"id0{speaker}" / f"video{take % 2}" / f"{take:05d}.m4a", tone)
+    return root
+
+
+@pytest.fixture(scope="module")
+def arguments(voxceleb2, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def make(output, name="pretrain", **changes):
+        folders = {"data_folder": voxceleb2, "cache_folder": cache, "output_folder": output}
+        keys = {"corpus": "voxceleb2", **folders, **SHORT, **changes}
+        return [str(HPARAMS / f"{name}.yaml"), *(part for k, v in keys.items() for part in (f"--{k}", str(v)))]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(arguments):
+    return lambda output, **changes: pretrain(Recipe.from_arguments(arguments(output, **changes)))
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("pretrain") / "run")
+
+
+def weights(folder):
+    return torch.load(folder / "encoder" / "embedding_model.ckpt", weights_only=True)
+
+
+def test_a_run_leaves_an_encoder_and_what_it_is_worth(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert (metrics["corpus"], metrics["speakers"], metrics["synthetic"]) == ("voxceleb2", SPEAKERS - 2, False)
+    assert (metrics["n_train"], metrics["n_valid"], metrics["n_trials"]) == ((SPEAKERS - 2) * (TAKES - 1), 5, 2 * TAKES)
+    assert metrics["trials"] == 2 * (TAKES * (TAKES - 1) // 2) + TAKES**2
+    assert 0 <= metrics["eer"] <= 1 and 0 <= metrics["accuracy"] <= 1 and metrics["epochs"] == 2
+    assert {path.name for path in finished.iterdir()} == {
+        *("encoder", "metrics.json", "curve.png", "train_log.txt", "hyperparams.yaml")
+    }
+
+
+def test_the_encoder_is_a_model_folder_of_speakers(finished, tmp_path):
+    model = EncoderClassifier.from_hparams(source=str(finished / "encoder"), savedir=str(tmp_path))
+    scores, _, _, texts = model.classify_batch(torch.randn(2, 8000))
+    assert scores.shape == (2, SPEAKERS - 2) and all(text.startswith("id0") for text in texts)
+
+
+def test_a_second_run_trains_nothing(finished, run, caplog, monkeypatch):
+    monkeypatch.setattr(SpeakerBrain, "fit", None)
+    with caplog.at_level("INFO"):
+        assert run(finished) == finished
+    assert "is finished" in caplog.text
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_killed_run_ends_as_one_that_was_not(finished, run, tmp_path, monkeypatch, step):
+    original, steps = SpeakerBrain.fit_batch, []
+
+    def fit_batch(brain, batch):
+        steps.append(batch)
+        if len(steps) == step + 1:
+            raise KeyboardInterrupt
+        return original(brain, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeakerBrain, "fit_batch", fit_batch)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", ckpt_interval_minutes=0, ckpt_interval_steps=1)
+    run(tmp_path / "run", ckpt_interval_minutes=0, ckpt_interval_steps=1)
+    for name, weight in weights(finished).items():
+        torch.testing.assert_close(weights(tmp_path / "run")[name], weight, rtol=0, atol=0, msg=name)
+
+
+def test_margin_and_ghosts_are_a_line_each(run, arguments, tmp_path):
+    own = tmp_path / "margin.yaml"
+    own.write_text(
+        f"extends: {HPARAMS / 'pretrain.yaml'}\nghost_clusters: 0\nclassifier: !new:ser_plugins.MarginClassifier\n"
+        "    input_size: !ref <embedding_size>\n    n_classes: !ref <n_classes>\n"
+    )
+    for name in ("inference.yaml", "corpora"):
+        (tmp_path / name).symlink_to(HPARAMS / name)
+    _, *rest = arguments(tmp_path / "run", number_of_epochs=1)
+    folder = pretrain(Recipe.from_arguments([str(own), *rest]))
+    assert weights(folder)["pooling.assignment.weight"].shape[0] == 8
+
+
+def test_a_list_of_trials_takes_the_place_of_held_out_speakers(run, voxceleb2, tmp_path):
+    trials = tmp_path / "veri.txt"
+    names = ["id00/video0/00000.m4a", "id00/video0/00002.m4a", "id03/video1/00003.m4a"]
+    trials.write_text(f"1 {names[0]} {names[1]}\n0 {names[0]} {names[2]}\n")
+    folder = run(tmp_path / "run", trials_file=trials, shards_folder=tmp_path / "shards", number_of_epochs=1)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["speakers"], metrics["n_trials"], metrics["trials"]) == (SPEAKERS, 3, 2)
+
+
+def test_shards_are_enough_without_the_corpus(run, finished, arguments, tmp_path):
+    words = arguments(tmp_path / "run", number_of_epochs=1)
+    where = words.index("--data_folder")
+    folder = pretrain(Recipe.from_arguments(words[:where] + words[where + 2 :]))
+    assert (folder / "encoder").is_dir()
+
+
+def test_ghosts_that_are_added_start_fresh(finished, caplog):
+    recipe_weights = weights(finished)
+    from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder
+
+    encoder = UtteranceEncoder(SEResNet34([4, 4, 8, 8]), GhostVLAD(8, 8, 4), 16)
+    with caplog.at_level("INFO"):
+        report = transfer(encoder, str(finished / "encoder"))
+    assert report["partial"] == ["pooling.assignment.weight", "pooling.assignment.bias"]
+    assert "ghost clusters, which start fresh" in caplog.text
+    torch.testing.assert_close(encoder.pooling.assignment.weight[:10], recipe_weights["pooling.assignment.weight"])
+
+
+def test_speakers_are_no_emotions(arguments, tmp_path):
+    from ser_plugins.training.emotions import run as train
+
+    words = [str(HPARAMS / "s1.yaml"), *arguments(tmp_path / "run")[1:7]]
+    with pytest.raises(InputError, match="voxceleb2 has no emotions: give it to"):
+        train(Recipe.from_arguments(words))

@@ -1,0 +1,53 @@
+"""Equal error rate and margin against other implementations."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speechbrain.utils.metric_stats import EER
+
+from ser_plugins import MarginClassifier
+from ser_plugins.training.evaluation import equal_error_rate
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**31), same=st.integers(1, 80), other=st.integers(1, 80), shift=st.floats(-1, 3))
+def test_equal_error_rate_is_that_of_speechbrain(seed, same, other, shift):
+    rng = np.random.default_rng(seed)
+    positive, negative = rng.normal(shift, 1, same), rng.normal(0, 1, other)
+    expected, _ = EER(torch.tensor(positive), torch.tensor(negative))
+    found = equal_error_rate([1] * same + [0] * other, [*positive, *negative])
+    # Both take the nearest threshold; between two of them the curves move by one pair.
+    assert found == pytest.approx(float(expected), abs=1 / min(same, other))
+
+
+def test_equal_error_rate_of_the_best_and_the_worst():
+    assert equal_error_rate([1, 1, 0, 0], [4, 3, 2, 1]) == 0
+    assert equal_error_rate([0, 0, 1, 1], [4, 3, 2, 1]) == 1
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
+def test_margin_is_added_to_the_angle_of_the_right_class(margin):
+    torch.manual_seed(0)
+    classifier = MarginClassifier(8, 5, margin, scale=20)
+    embeddings, labels = torch.randn(6, 1, 8), torch.tensor([0, 1, 2, 3, 4, 0])
+    found = classifier(embeddings, labels)
+    plain = classifier(embeddings)
+    assert found.shape == plain.shape == (6, 1, 5)
+    for row, (embedding, label) in enumerate(zip(embeddings.squeeze(1), labels, strict=True)):
+        cosines = [float(embedding @ w / embedding.norm() / w.norm()) for w in classifier.weight]
+        angles = [math.acos(c) for c in cosines]
+        moved = [math.cos(a + margin) if k == label else math.cos(a) for k, a in enumerate(angles)]
+        for values, got in ((moved, found), (cosines, plain)):
+            total = sum(math.exp(20 * value) for value in values)
+            expected = [20 * value - math.log(total) for value in values]
+            assert got[row, 0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_margin_classifier_is_float32_under_autocast():
+    classifier = MarginClassifier(8, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert classifier(torch.randn(2, 1, 8).bfloat16()).dtype == torch.float32
