@@ -62,8 +62,9 @@ VADS: dict[str, tuple[str, Callable[[Tensor], Segments]]] = {
 class SpeechNormalizer:
     """Downmix, resample, and join the segments that hold speech: an ``audio_normalizer`` of SpeechBrain.
 
-    A clip in which no speech is found is kept whole. Silero VAD is the default: on RAVDESS it removes as much silence
-    as WebRTC's and cuts fewer words (``benchmarks/results/vad.md``).
+    A clip in which no speech is found is kept whole. Silero VAD is the default: on RAVDESS it leaves half the silence
+    that WebRTC's leaves, cuts somewhat more of the speech's ends, and recognition is as good after either
+    (``benchmarks/results/vad.md`` and ``features.md``); unlike WebRTC's it is maintained.
 
     Parameters
     ----------

@@ -50,8 +50,8 @@ class SoftmaxClassifier(nn.Module):
 
     Example
     -------
-    >>> SoftmaxClassifier(512, 8)(torch.randn(2, 1, 512)).exp().sum(-1).round(decimals=4).flatten()
-    tensor([1., 1.], grad_fn=<ReshapeAliasBackward0>)
+    >>> SoftmaxClassifier(512, 8)(torch.randn(2, 1, 512)).exp().sum(-1).detach().round(decimals=4).flatten()
+    tensor([1., 1.])
     """
 
     def __init__(self, input_size: int, n_classes: int) -> None:

@@ -56,8 +56,8 @@ def equal_error_rate(targets: Sequence[int], scores: Sequence[float]) -> float:
 
     Example
     -------
-    >>> equal_error_rate([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.3, 0.4, 0.2, 0.1])
-    0.3333333333333333
+    >>> round(equal_error_rate([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.3, 0.4, 0.2, 0.1]), 3)
+    0.333
     """
     accepted, found, _ = roc_curve(targets, scores, drop_intermediate=False)
     refused = 1 - found
