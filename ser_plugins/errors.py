@@ -1,6 +1,8 @@
 """What a user can mend."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -22,3 +24,15 @@ def is_disk_full(error: Exception) -> bool:
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     # torch.save fails in its own writer of archives, and says no more.
     return isinstance(error, RuntimeError) and "inline_container" in str(error)
+
+
+@contextmanager
+def disk_full_told(*folders: object) -> Iterator[None]:
+    """Turn the error of a full disk into an `InputError` that names the folders written to."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not is_disk_full(error):
+            raise
+        where = " or ".join(map(str, folders))
+        raise InputError(f"no space left at {where}; free some, and run the same command again to go on") from error

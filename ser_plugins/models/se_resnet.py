@@ -17,6 +17,27 @@ def halve(frames: Tensor, stride: int) -> Tensor:
     return torch.div(frames + stride - 1, stride, rounding_mode="floor")
 
 
+def to_image(feats: Tensor, lengths: Tensor | None, n_bins: int) -> tuple[Tensor, Tensor, bool]:
+    """Make images [B, 1, T', F] of spectrograms; their padded frames are zero.
+
+    Returns
+    -------
+    image : torch.Tensor
+        [B, 1, T', F], channels last.
+    frames : torch.Tensor
+        Frames of each utterance, [B].
+    padded : bool
+        Whether an utterance has fewer frames than the batch.
+    """
+    if feats.dim() != 3 or feats.shape[2] != n_bins:
+        raise ValueError(f"features must be [batch, frames, {n_bins}], got shape {tuple(feats.shape)}")
+    frames = count_frames(feats, lengths)
+    padded = bool((frames < feats.shape[1]).any())
+    if padded:
+        feats = torch.where(frame_mask(frames, feats.shape[1]).unsqueeze(2), feats, 0.0)
+    return feats.unsqueeze(1).contiguous(memory_format=torch.channels_last), frames, padded
+
+
 class SqueezeExcitation(nn.Module):
     """Channel gates from the average over the frames that are not padded (Hu et al., CVPR 2018)."""
 
@@ -138,18 +159,11 @@ class SEResNet34(nn.Module):
         lengths : torch.Tensor
             Relative lengths of the descriptors, [B].
         """
-        if feats.dim() != 3 or feats.shape[2] != self.n_bins:
-            raise ValueError(f"features must be [batch, frames, {self.n_bins}], got shape {tuple(feats.shape)}")
-        total = feats.shape[1]
-        frames = count_frames(feats, lengths)
-        padded = bool((frames < total).any())
+        x, frames, padded = to_image(feats, lengths, self.n_bins)
 
         def mask(total: int) -> Tensor | None:
             return frame_mask(frames, total)[:, None, :, None] if padded else None
 
-        x = feats.unsqueeze(1)
-        x = torch.where(frame_mask(frames, total)[:, None, :, None], x, 0.0) if padded else x
-        x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         frames = halve(frames, 2)
         x = functional.relu(self.stem_bn(x, mask(x.shape[2])))

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ser_plugins.lengths import count_frames, frame_mask, relative_lengths
+from ser_plugins.lengths import frame_mask, relative_lengths
 from ser_plugins.models.batchnorm import MaskedBatchNorm
-from ser_plugins.models.se_resnet import halve
+from ser_plugins.models.se_resnet import halve, to_image
 
 
 def batch_norm(channels: int) -> MaskedBatchNorm:
@@ -103,21 +103,14 @@ class ThinResNet34(nn.Module):
         lengths : torch.Tensor
             Relative lengths of the descriptors, [B].
         """
-        if feats.dim() != 3 or feats.shape[2] != self.BINS:
-            raise ValueError(f"features must be [batch, frames, {self.BINS}], got shape {tuple(feats.shape)}")
-        total = feats.shape[1]
-        frames = count_frames(feats, lengths)
-        padded = bool((frames < total).any())
+        x, frames, padded = to_image(feats, lengths, self.BINS)
 
         def mask(total: int) -> Tensor | None:
             return frame_mask(frames, total)[:, None, :, None] if padded else None
 
-        x = feats.unsqueeze(1)
-        x = torch.where(frame_mask(frames, total)[:, None, :, None], x, 0.0) if padded else x
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = functional.relu(self.stem_bn(self.stem(x), mask(total)))
+        x = functional.relu(self.stem_bn(self.stem(x), mask(x.shape[2])))
         # An utterance of one frame keeps it: the zeros that stand beside it are no more than any activation.
-        x = functional.max_pool2d(functional.pad(x, (0, 0, 0, int(total == 1))), 2)
+        x = functional.max_pool2d(functional.pad(x, (0, 0, 0, int(x.shape[2] == 1))), 2)
         frames = torch.div(frames, 2, rounding_mode="floor").clamp(min=1)
         # Of an odd number the last frame is dropped; where padded frames follow it, the first block does that: its
         # convolutions see one frame at a time until the mask has been applied.

@@ -21,7 +21,7 @@ from ser_plugins import configuration
 from ser_plugins.audio.cache import prepare
 from ser_plugins.corpora.folds import fold_parts, write_folds
 from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.errors import InputError, is_disk_full
+from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.metric.sampler import BalancedBatchSampler
@@ -45,15 +45,10 @@ def run(recipe: Recipe) -> Path:
     missing = [fold for fold in recipe.folds() if not (output / f"fold{fold}" / "metrics.json").is_file()]
     if not missing:
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
-    try:
+    with disk_full_told(output, recipe.tree["cache_folder"]):
         run_folds(recipe, missing, output)
         if recipe.tree["fold"] == "all":
             run_on_main(summarise, [output])
-    except (OSError, RuntimeError) as error:
-        if not is_disk_full(error):
-            raise
-        where = f"{output} or {recipe.tree['cache_folder']}"
-        raise InputError(f"no space left at {where}; free some, and run the same command again to go on") from error
     return output
 
 

@@ -22,7 +22,7 @@ from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
 from ser_plugins.distributed import rank_and_size
-from ser_plugins.errors import InputError, is_disk_full
+from ser_plugins.errors import disk_full_told
 from ser_plugins.files import atomic_write
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.report.figures import curve_figure
@@ -85,17 +85,12 @@ def pretrain(recipe: Recipe) -> Path:
     if (output / "metrics.json").is_file():
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
         return output
-    try:
+    with disk_full_told(output, recipe.tree["cache_folder"]):
         shards = run_on_main(prepare_shards, [recipe])
         tree = {**recipe.tree, "labels": shards.speakers}
         source = tree["pretrained_encoder"]
         brain, _ = train(tree, recipe.options, output, source, SpeakerBrain, partial(make_loaders, shards=shards))
         run_on_main(finish, [recipe, tree, shards, brain, output])
-    except (OSError, RuntimeError) as error:
-        if not is_disk_full(error):
-            raise
-        where = f"{output} or {recipe.tree['cache_folder']}"
-        raise InputError(f"no space left at {where}; free some, and run the same command again to go on") from error
     return output
 
 
