@@ -10,8 +10,6 @@ from speechbrain.nnet.schedulers import update_learning_rate
 from torch import Tensor
 from torch.nn import functional
 
-from ser_plugins.distributed import total
-
 
 class EncoderBrain(sb.Brain):  # type: ignore[misc]
     """Train ``modules.embedding_model``.
@@ -23,6 +21,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     ----------
     criterion : str
         The validation result that the best epoch is chosen by.
+    reference_loader : iterable
+        Batches of training utterances that the centroids are computed from, whole as those of validation.
     """
 
     criterion = "accuracy"
@@ -43,22 +43,31 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         labels = batch.label.data.squeeze(1).to(self.device)
         if self.hparams.metric_loss is not None:
             loss: Tensor = self.hparams.metric_loss(predictions, labels)
-            self._remember(functional.normalize(predictions.detach().squeeze(1).float(), dim=-1), labels, stage)
+            self._count_nearest(predictions, labels, stage)
             return loss
         scores = self.modules.classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
         self.correct += int((scores.argmax(-1) == labels).sum())
         self.count += len(labels)
         return functional.nll_loss(scores, labels)
 
-    def _remember(self, embeddings: Tensor, labels: Tensor, stage: sb.Stage) -> None:
+    def _count_nearest(self, embeddings: Tensor, labels: Tensor, stage: sb.Stage) -> None:
         if stage == sb.Stage.TRAIN:
-            self.sums.index_add_(0, labels, embeddings)
             for name, value in self.hparams.metric_loss.statistics.items():
                 self.statistics[name] = self.statistics.get(name, 0.0) + float(value)
         else:
-            nearest = (embeddings @ functional.normalize(self.sums, dim=-1).T).argmax(-1)
+            nearest = (_unit(embeddings) @ self.centroids.T).argmax(-1)
             self.correct += int((nearest == labels).sum())
             self.count += len(labels)
+
+    @torch.no_grad()
+    def _class_centroids(self) -> Tensor:
+        """Directions of the classes, [C, E], by the weights of now: those of an epoch's batches would be stale."""
+        self.modules.eval()
+        sums = torch.zeros(self.hparams.n_classes, self.hparams.embedding_size, device=self.device)
+        for batch in self.reference_loader:
+            labels = batch.label.data.squeeze(1).to(self.device)
+            sums.index_add_(0, labels, _unit(self.embed(batch.to(self.device))))
+        return functional.normalize(sums, dim=-1)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Set the learning rate: divided by 10 every ``lr_decay_epochs``."""
@@ -68,8 +77,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             self.rate = self.hparams.lr * 0.1 ** ((epoch - 1) // self.hparams.lr_decay_epochs)
             update_learning_rate(self.optimizer, self.rate)
             self.statistics: dict[str, float] = {}
-            size = (self.hparams.n_classes, self.hparams.embedding_size)
-            self.sums = torch.zeros(size, device=self.device)
+        elif self.hparams.metric_loss is not None:
+            self.centroids = self._class_centroids()
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """Log, and keep the best checkpoint by validation accuracy."""
@@ -79,7 +88,6 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
                 self.train_stats["accuracy"] = self.correct / self.count
             steps = max(1, len(self.train_batches))
             self.train_stats |= {name: value / steps for name, value in self.statistics.items()}
-            self.sums = total(self.sums)
         elif stage == sb.Stage.VALID:
             results = self.validate()
             self.hparams.epoch_counter.update_metric(results[self.criterion])
@@ -94,3 +102,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def validate(self) -> dict[str, float]:
         """What an epoch's validation found."""
         return {"accuracy": self.correct / max(1, self.count)}
+
+
+def _unit(embeddings: Tensor) -> Tensor:
+    return functional.normalize(embeddings.detach().squeeze(1).float(), dim=-1)

@@ -37,6 +37,7 @@ from ser_plugins.training.transfer import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, pd.DataFrame]
+REFERENCES = 16  # training utterances of a class whose centroid stands for it in validation
 
 
 def run(recipe: Recipe) -> Path:
@@ -200,8 +201,14 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[S
     brain.train_batches = batches
     train_loader = SaveableDataLoader(train_set, batch_sampler=batches, collate_fn=PaddedBatch)
     brain.checkpointer.add_recoverable("train_loader", train_loader)
-    valid_set = make_dataset(by_length(parts["valid"]), column, classes)
-    return train_loader, SaveableDataLoader(valid_set, batch_size=32, collate_fn=PaddedBatch)
+    some = parts["train"].sample(frac=1, random_state=0).groupby(column).head(REFERENCES)
+    brain.reference_loader, valid_loader = (
+        SaveableDataLoader(
+            make_dataset(by_length(table), column, classes), batch_size=batches.batch_size, collate_fn=PaddedBatch
+        )
+        for table in (some, parts["valid"])
+    )
+    return train_loader, valid_loader
 
 
 def fit_classifier(brain: EncoderBrain, parts: Parts, labels: Sequence[str]) -> None:
