@@ -6,6 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder
 from ser_plugins.errors import InputError
@@ -170,3 +171,12 @@ def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(InputError, match=r"no folder user/name, and the Hub does not give it either: no connection$"):
         locate("user/name")
+
+
+def test_safetensors_are_read(tmp_path):
+    given, encoder = make(1), make(2)
+    save_file({name: weight.contiguous() for name, weight in given.state_dict().items()}, tmp_path / "own.safetensors")
+    report = transfer(encoder, str(tmp_path / "own.safetensors"))
+    assert sorted(report["matched"]) == sorted(given.state_dict())
+    for name, weight in given.state_dict().items():
+        torch.testing.assert_close(encoder.state_dict()[name], weight, rtol=0, atol=0)
