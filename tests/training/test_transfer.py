@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_logged(save, caplog):
     del source["embedding.weight"]
     with caplog.at_level("INFO"):
         transfer(make(2), save(source))
-    assert "1 weights missing: ['embedding.weight']" in caplog.text
+    assert "1 weights missing, and start fresh: ['embedding.weight']" in caplog.text
 
 
 @pytest.mark.parametrize(("given", "own"), [(0, 2), (2, 0), (1, 3)])
