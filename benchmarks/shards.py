@@ -12,6 +12,7 @@ import resource
 import shutil
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
@@ -28,7 +29,6 @@ from ser_plugins.training.stream import CropStream, StreamLoader
 
 PER_SPEAKER = 100
 HOURS = 2400  # of VoxCeleb2
-UTTERANCES = 1_092_009
 BATCH = 32
 
 
@@ -57,27 +57,21 @@ def make_tree(folder: Path, clips: int, seconds: float, root: Path) -> None:
             os.link(sources[number % len(sources)], path)
 
 
-def pack(tree: Path, shards: Path, vad: str, answers: "multiprocessing.Queue[tuple[float, float]]") -> None:
+def pack(tree: Path, shards: Path, vad: str) -> tuple[float, float]:
     start = time.perf_counter()
     corpus = SpeakerFolders(str(tree), "voxceleb2", ["dev/aac"]).read()
-    parts, pairs = split_speakers(corpus, 5, 10_000, 1)
+    parts, pairs = split_speakers(corpus, 2, 10_000, 1)
     write_shards(parts, pairs, SpeechNormalizer(vad=vad), shards, workers=1)
-    own, workers = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    answers.put((time.perf_counter() - start, own, workers))
+    peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.perf_counter() - start, max(peaks)
 
 
 def packed(root: Path, clips: int, seconds: float, vad: str) -> tuple[ShardFolder, float, float]:
     tree, shards = root / f"{clips}", root / f"{clips}-shards"
     make_tree(tree, clips, seconds, root)
     shutil.rmtree(shards, ignore_errors=True)
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=pack, args=(tree, shards, vad, answers))
-    process.start()
-    elapsed, memory = answers.get()
-    process.join()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        elapsed, memory = fresh.submit(pack, tree, shards, vad).result()
     folder = open_shards(shards)
     assert folder is not None
     return folder, elapsed, memory
@@ -94,7 +88,8 @@ def main() -> None:
     root = Path(sys.argv[1])
     folder, elapsed, _ = packed(root, 1000, 8.0, "silero")
     size = sum(path.stat().st_size for path in folder.folder.glob("*.tar"))
-    hours = 1000 * 8 / 3600
+    samples = sum(sum(counts) for counts in folder.index["parts"].values())  # of held-out speakers, some stay out
+    hours = samples * 8 / 3600
     kept = folder.index["seconds"] / 3600 / hours
     rows = [
         ("packing, hours of audio a minute and core", f"{hours / (elapsed / 60):.2f}"),
