@@ -50,8 +50,8 @@ class ShardFolder:
     folder : pathlib.Path
         Where they are, with ``shards.json``.
     index : dict
-        What ``shards.json`` says: ``settings``, ``speakers``, ``parts`` (samples of each shard), ``seconds`` and
-        ``faults``.
+        What ``shards.json`` says: ``settings``, ``speakers``, ``synthetic``, ``parts`` (samples of each shard),
+        ``seconds`` and ``faults``.
     """
 
     folder: Path
@@ -134,7 +134,7 @@ def write_shards(
         packed = Parallel(n_jobs=min(count, len(missing)), return_as="generator_unordered")(work)
         for _ in tqdm(packed, total=len(missing), desc="packing shards", unit="shard"):
             pass
-    return _finish(jobs, trials, settings, parts["train"].table, folder)
+    return _finish(jobs, trials, settings, parts["train"], folder)
 
 
 def shard_settings(
@@ -205,7 +205,7 @@ def _finish(
     jobs: Sequence[tuple[str, Path, pd.DataFrame]],
     trials: pd.DataFrame,
     settings: Mapping[str, Any],
-    train: pd.DataFrame,
+    train: SpeakerCorpus,
     folder: Path,
 ) -> ShardFolder:
     parts: dict[str, list[int]] = {}
@@ -223,7 +223,8 @@ def _finish(
     atomic_write(folder / "faults.csv", table.to_csv(index=False, lineterminator="\n"))
     index = {
         "settings": settings,
-        "speakers": sorted(train["speaker"].unique()),
+        "speakers": sorted(train.table["speaker"].unique()),
+        "synthetic": train.synthetic,
         "parts": parts,
         "seconds": seconds,
         "faults": len(faults),
