@@ -69,13 +69,30 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             sums.index_add_(0, labels, _unit(self.embed(batch.to(self.device))))
         return functional.normalize(sums, dim=-1)
 
+    def init_optimizers(self) -> None:
+        """Give the backbone an optimizer of its own: once transferred, it may learn more slowly or later."""
+        encoder = self.modules.embedding_model
+        encoder = getattr(encoder, "module", encoder)  # inside of DDP
+        backbone = list(getattr(encoder, "backbone", encoder).parameters())
+        others = {id(weight) for weight in backbone}
+        rest = [weight for weight in self.modules.parameters() if id(weight) not in others]
+        self.optimizers_dict = {"backbone": self.opt_class(backbone)}
+        if rest:
+            self.optimizers_dict["rest"] = self.opt_class(rest)
+        if self.checkpointer is not None:
+            for name, optimizer in self.optimizers_dict.items():
+                self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
+
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Set the learning rate: divided by 10 every ``lr_decay_epochs``."""
+        """Set the learning rates: divided by 10 every ``lr_decay_epochs``."""
         self.correct = self.count = 0
         if stage == sb.Stage.TRAIN and epoch is not None:
             self.train_batches.set_epoch(epoch)
             self.rate = self.hparams.lr * 0.1 ** ((epoch - 1) // self.hparams.lr_decay_epochs)
-            update_learning_rate(self.optimizer, self.rate)
+            # A frozen backbone takes steps of size 0: DDP waits for the gradients of all weights.
+            factor = self.hparams.backbone_lr_factor if epoch > self.hparams.frozen_epochs else 0.0
+            for name, optimizer in self.optimizers_dict.items():
+                update_learning_rate(optimizer, self.rate * (factor if name == "backbone" else 1.0))
             self.statistics: dict[str, float] = {}
         elif self.hparams.metric_loss is not None:
             self.centroids = self._class_centroids()

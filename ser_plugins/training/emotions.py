@@ -176,6 +176,8 @@ def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, 
             "classifier": base["classifier"],
             "metric_loss": None,
             "number_of_epochs": tree["speaker_epochs"],
+            "backbone_lr_factor": 1.0,
+            "frozen_epochs": 0,
         }
         held_out = table.groupby("speaker", sort=False).cumcount() % 10 == 9
         parts = {"train": table[~held_out], "valid": table[held_out]}

@@ -1,11 +1,14 @@
 """Validation of a metric loss, recomputed by plain loops."""
 
+from functools import partial
+
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data import DataLoader
 
-from ser_plugins import TripletLoss
+from ser_plugins import SoftmaxClassifier, TripletLoss
+from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.training.brain import EncoderBrain
 
 
@@ -69,3 +72,36 @@ def test_accuracy_is_that_of_the_nearest_centroid():
         right += cosines.index(max(cosines)) == label
     assert brain.validate() == {"accuracy": right / 30}
     assert 0 < right < 30
+
+
+class Backboned(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)
+
+    def forward(self, feats, lengths=None):
+        return self.head(self.backbone(feats)).unsqueeze(1)
+
+
+def test_backbone_is_frozen_first_and_then_learns_at_its_own_rate():
+    torch.manual_seed(0)
+    modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
+    modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
+    hparams = {"metric_loss": None, "lr": 0.1, "lr_decay_epochs": 2, "backbone_lr_factor": 0.25, "frozen_epochs": 1}
+    brain = EncoderBrain(modules, partial(torch.optim.SGD, lr=9.0), hparams)
+    brain.train_batches = BalancedBatchSampler([0, 1, 2])
+    brain.init_optimizers()
+    batch = next(iter(loader(torch.randn(6, 6), torch.arange(6) % 3, 6)))
+    weights = dict(brain.modules.named_parameters())
+    for epoch, rate in ((1, 0.1), (2, 0.1), (3, 0.01)):
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        brain.on_stage_start(sb.Stage.TRAIN, epoch)
+        loss = torch.nn.functional.nll_loss(
+            brain.modules.classifier(brain.compute_forward(batch, sb.Stage.TRAIN)).squeeze(1),
+            batch.label.data.squeeze(1),
+        )
+        gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+        brain.fit_batch(batch)
+        for name, weight in weights.items():
+            own = (0.25 if epoch > 1 else 0.0) if ".backbone." in name else 1.0
+            torch.testing.assert_close(weight, before[name] - rate * own * gradients[name])
