@@ -2,8 +2,10 @@
 
 python benchmarks/shards.py FOLDER makes trees of AAC files below FOLDER out of the voices of the built-in corpus: 1,000
 clips of 8 s, as long as VoxCeleb2's are on average, for the rates, and 10,000 and 100,000 clips of 1 s for the memory.
-It packs them with one process, reads them back, and writes benchmarks/results/shards.md. Memory is the peak resident
-set of a fresh process that lists, splits and packs a tree, and of its worker.
+It packs them with one process, reads them back, trains on crops of 2 s with one thread, and writes
+benchmarks/results/shards.md. Memory is the peak resident set of a fresh process that lists, splits and packs a tree, and
+of its worker. What is said of VoxCeleb2 is extrapolated from these; its clips are real speech, of which the VAD keeps
+more or less than of these voices.
 """
 
 import multiprocessing
@@ -17,9 +19,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from ser_plugins import SpeechNormalizer
+from ser_plugins import GhostVLAD, SEResNet34, SoftmaxClassifier, SpeechNormalizer, UtteranceEncoder
 from ser_plugins.audio.speech import load_audio
 from ser_plugins.corpora import Demo
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
@@ -28,8 +32,10 @@ from ser_plugins.files import atomic_write
 from ser_plugins.training.stream import CropStream, StreamLoader
 
 PER_SPEAKER = 100
-HOURS = 2400  # of VoxCeleb2
+HOURS, UTTERANCES, SPEAKERS = 2400, 1_090_000, 5994  # of VoxCeleb2
 BATCH = 32
+FRAMES = 201  # of 2 s
+STEPS = 5
 
 
 def write_aac(path: Path, samples: np.ndarray) -> None:
@@ -84,6 +90,31 @@ def reading_rate(folder: ShardFolder) -> float:
     return count / (time.perf_counter() - start)
 
 
+def training_rate(precision: torch.dtype) -> float:
+    """Utterances a second of training steps on data in memory, one thread."""
+    torch.set_num_threads(1)
+    encoder, classifier = UtteranceEncoder(SEResNet34(), GhostVLAD(128)), SoftmaxClassifier(512, SPEAKERS)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *classifier.parameters()])
+    feats, labels = torch.randn(BATCH, FRAMES, 257), torch.randint(SPEAKERS, (BATCH,))
+    start = 0.0
+    for step in range(1 + STEPS):
+        if step == 1:
+            start = time.perf_counter()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            scores = classifier(encoder(feats)).squeeze(1)
+        torch.nn.functional.nll_loss(scores, labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return STEPS * BATCH / (time.perf_counter() - start)
+
+
+def operations() -> int:
+    """Floating-point operations of an utterance, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        UtteranceEncoder(SEResNet34(), GhostVLAD(128))(torch.randn(2, FRAMES, 257)).sum().backward()
+    return counter.get_total_flops() // 2
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     folder, elapsed, _ = packed(root, 1000, 8.0, "silero")
@@ -97,7 +128,19 @@ def main() -> None:
         ("time kept of these voices by the VAD", f"{100 * kept:.0f} %"),
         ("bytes a second of kept speech", f"{size / folder.index['seconds']:.0f}"),
         ("VoxCeleb2: disk, if all of it were kept", f"{size / folder.index['seconds'] * HOURS * 3600 / 1e9:.0f} GB"),
-        ("reading and cropping, utterances a second and core", f"{reading_rate(folder):.0f}"),
+    ]
+    reading = reading_rate(folder)
+    rows.append(("reading and cropping, utterances a second and core", f"{reading:.0f}"))
+    for precision in (torch.float32, torch.bfloat16):
+        rate = training_rate(precision)
+        name = str(precision).removeprefix("torch.")
+        rows += [
+            (f"training, {name}, utterances a second and core", f"{rate:.0f}"),
+            (f"VoxCeleb2, {name}: core-hours an epoch", f"{UTTERANCES / rate / 3600:.1f}"),
+        ]
+    rows += [
+        ("VoxCeleb2: reading, core-hours an epoch", f"{UTTERANCES / reading / 3600:.2f}"),
+        ("VoxCeleb2: operations an epoch", f"{operations() * UTTERANCES / 1e15:.1f} × 10¹⁵"),
     ]
     for clips in (10_000, 100_000):
         _, elapsed, memory = packed(root, clips, 1.0, "none")
