@@ -3,9 +3,9 @@
 python benchmarks/shards.py FOLDER makes trees of AAC files below FOLDER out of the voices of the built-in corpus: 1,000
 clips of 8 s, as long as VoxCeleb2's are on average, for the rates, and 10,000 and 100,000 clips of 1 s for the memory.
 It packs them with one process, reads them back, trains on crops of 2 s with one thread, and writes
-benchmarks/results/shards.md. Memory is the peak resident set of a fresh process that lists, splits and packs a tree, and
-of its worker. What is said of VoxCeleb2 is extrapolated from these; its clips are real speech, of which the VAD keeps
-more or less than of these voices.
+benchmarks/results/shards.md. Memory is the peak resident set of a fresh process that lists, splits and packs a tree,
+and of its worker. What is said of VoxCeleb2 is extrapolated from these; its clips are real speech, of which the VAD
+keeps more or less than of these voices.
 """
 
 import multiprocessing
