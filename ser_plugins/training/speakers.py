@@ -45,10 +45,7 @@ class SpeakerBrain(EncoderBrain):
         """Embed a batch; in training, augmented."""
         if stage != sb.Stage.TRAIN:
             return super().compute_forward(batch, stage)
-        # Each step has its own seed: a resumed run augments as one that was never stopped.
-        rank, size = rank_and_size()
-        step = self.hparams.epoch_counter.current * len(self.train_batches) + self.step
-        sb.utils.seed.seed_everything(int(self.hparams.seed) + step * size + rank, verbose=False)
+        self._seed_step()
         wavs, lengths = batch.to(self.device).signal
         if self.hparams.wav_augment is not None:
             wavs, lengths = self.hparams.wav_augment(wavs, lengths)
@@ -57,6 +54,22 @@ class SpeakerBrain(EncoderBrain):
             feats, lengths = self.hparams.feat_augment(feats, lengths)
         embeddings: Tensor = self.modules.embedding_model(feats, lengths)
         return embeddings
+
+    def _seed_step(self) -> None:
+        """Give each step its own seed: a resumed run augments as one that was never stopped."""
+        rank, size = rank_and_size()
+        step = self.hparams.epoch_counter.current * len(self.train_batches) + self.step
+        seed = int(self.hparams.seed) + step * size + rank
+        sb.utils.seed.seed_everything(seed, verbose=False)
+        if self.hparams.wav_augment is None:
+            return
+        # AddNoise and AddReverb read recordings through loaders of their own, which they make at first use and begin
+        # anew where they are at an end: here, at each step, in an order of the step's own.
+        for augmentation in self.hparams.wav_augment.augmentations.values():
+            for reader in ("noise_data", "rir_data"):
+                if hasattr(augmentation, reader):
+                    augmentation.data_loader.sampler.seed = seed
+                    setattr(augmentation, reader, iter(()))
 
     def validate(self) -> dict[str, float]:
         """Accuracy on utterances of the training speakers, equal error rate on trial pairs of others."""

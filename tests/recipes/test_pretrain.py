@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
@@ -45,7 +46,21 @@ def arguments(voxceleb2, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(arguments):
-    return lambda output, **changes: pretrain(Recipe.from_arguments(arguments(output, **changes)))
+    return lambda output, *name, **changes: pretrain(Recipe.from_arguments(arguments(output, *name, **changes)))
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Recorded noise and rooms, listed as SpeechBrain's augmentations read them."""
+    folder, rng = tmp_path_factory.mktemp("recordings"), np.random.default_rng(1)
+    for kind in ("noise", "rir"):
+        lines = ["ID,duration,wav,wav_format,wav_opts"]
+        for number in range(20):
+            path = folder / f"{kind}{number}.wav"
+            soundfile.write(path, rng.normal(size=4000) * np.exp(-np.arange(4000) / 300), 16000)
+            lines.append(f"{number},0.25,{path},wav,")
+        (folder / f"{kind}.csv").write_text("\n".join(lines) + "\n")
+    return {"noise_csv": folder / "noise.csv", "rir_csv": folder / "rir.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +96,8 @@ def test_a_second_run_trains_nothing(finished, run, caplog, monkeypatch):
     assert "is finished" in caplog.text
 
 
-@pytest.mark.parametrize("step", [3, 6])
-def test_a_killed_run_ends_as_one_that_was_not(finished, run, tmp_path, monkeypatch, step):
+def run_killed(run, output, step, monkeypatch, *name, **changes):
+    """Run to the end, but break off before a step and begin again."""
     original, steps = SpeakerBrain.fit_batch, []
 
     def fit_batch(brain, batch):
@@ -91,13 +106,28 @@ def test_a_killed_run_ends_as_one_that_was_not(finished, run, tmp_path, monkeypa
             raise KeyboardInterrupt
         return original(brain, batch)
 
+    often = {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 1, **changes}
     with monkeypatch.context() as patch:
         patch.setattr(SpeakerBrain, "fit_batch", fit_batch)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "run", ckpt_interval_minutes=0, ckpt_interval_steps=1)
-    run(tmp_path / "run", ckpt_interval_minutes=0, ckpt_interval_steps=1)
+            run(output, *name, **often)
+    return run(output, *name, **often)
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_a_killed_run_ends_as_one_that_was_not(finished, run, tmp_path, monkeypatch, step):
+    resumed = weights(run_killed(run, tmp_path / "run", step, monkeypatch))
     for name, weight in weights(finished).items():
-        torch.testing.assert_close(weights(tmp_path / "run")[name], weight, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(resumed[name], weight, rtol=0, atol=0, msg=name)
+
+
+def test_so_does_one_with_recorded_noise_and_rooms(run, recordings, tmp_path, monkeypatch):
+    whole = weights(run(tmp_path / "whole", "pretrain_rooms", **recordings))
+    resumed = weights(run_killed(run, tmp_path / "killed", 2, monkeypatch, "pretrain_rooms", **recordings))
+    other = weights(run(tmp_path / "white", "pretrain_rooms", rir_csv=recordings["rir_csv"]))
+    for name, weight in whole.items():
+        torch.testing.assert_close(resumed[name], weight, rtol=0, atol=0, msg=name)
+    assert not torch.equal(other["embedding.weight"], whole["embedding.weight"])
 
 
 def test_margin_and_ghosts_are_a_line_each(run, arguments, tmp_path):
