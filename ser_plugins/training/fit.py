@@ -19,7 +19,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
-from ser_plugins.training.transfer import transfer
+from ser_plugins.training.transfer import check_features, transfer
 
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
 Hparams = Mapping[str, Any]
@@ -58,6 +58,8 @@ def train(
     report : dict
         What was transferred from ``source``.
     """
+    if source is not None:
+        check_features(tree, source)
     run_on_main(write_hyperparams, [tree, folder])
     sb.utils.seed.seed_everything(int(tree["seed"]))
     hparams = configuration.build(tree)

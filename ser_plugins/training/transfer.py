@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ser_plugins import configuration
 from ser_plugins.errors import InputError
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = "embedding_model.ckpt"
+HYPERPARAMS = "hyperparams.yaml"
+FEATURES = ("compute_features", "mean_var_norm")
 KINDS = {
     "matched": "matched",
     "partial": "matched but for the ghost clusters, which start fresh",
@@ -34,11 +38,14 @@ def locate(source: str) -> Path:
         return path / CHECKPOINT
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise InputError(f"no encoder at {source}; give a folder, a checkpoint or a Hub id USER/NAME")
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+    from huggingface_hub import file_exists, hf_hub_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     try:
-        return Path(hf_hub_download(source, CHECKPOINT))
+        found = Path(hf_hub_download(source, CHECKPOINT))
+        if file_exists(source, HYPERPARAMS):
+            hf_hub_download(source, HYPERPARAMS)  # to the same folder
+        return found
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error
@@ -90,6 +97,39 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
         if names:
             logger.info("transfer: %d weights %s%s", len(names), KINDS[kind], "" if kind == "matched" else f": {names}")
     return report
+
+
+def check_features(tree: Mapping[str, Any], source: str) -> None:
+    """Stop where a run computes other features than those that the encoder was trained on.
+
+    Parameters
+    ----------
+    tree : mapping
+        The run's YAML.
+    source : str
+        As in `transfer`; what comes without ``hyperparams.yaml``, as a checkpoint alone does, is not checked.
+
+    Raises
+    ------
+    InputError
+        If they differ; the message says in what.
+    """
+    path = locate(source)
+    if str(path) == source or not path.with_name(HYPERPARAMS).is_file():
+        return
+    theirs, ours = configuration.read(path.with_name(HYPERPARAMS)), configuration.resolve(tree)
+    for name in FEATURES:
+        was, now = (_text(one[name]) if name in one else None for one in (theirs, ours))
+        if was is not None and was != now:
+            raise InputError(
+                f"the encoder of {source} was trained with {name} {was}, and this run has {now}; give the same, "
+                f"or give {path} itself to take its weights all the same"
+            )
+
+
+def _text(section: Any) -> str:
+    """Write a section of a YAML without its comments."""
+    return f"{section.tag.value} {dict(section) if isinstance(section, Mapping) else ''}".strip()
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

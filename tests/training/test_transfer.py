@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder
+from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder, configuration
 from ser_plugins.errors import InputError
-from ser_plugins.training.transfer import CHECKPOINT, locate, transfer
+from ser_plugins.hub.folder import inference_yaml
+from ser_plugins.training.transfer import CHECKPOINT, check_features, locate, transfer
 
+HPARAMS = Path(__file__).parents[2] / "hparams"
 ASSIGNMENT = ["pooling.assignment.weight", "pooling.assignment.bias"]
 
 
@@ -160,8 +162,9 @@ def test_a_hub_id_is_fetched(save, monkeypatch):
     path = save(make(1).state_dict())
     asked = []
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *names: asked.append(names) or path)
+    monkeypatch.setattr(huggingface_hub, "file_exists", lambda repo, name: name == "hyperparams.yaml")
     assert transfer(make(2), "user/name")["missing"] == []
-    assert asked == [("user/name", CHECKPOINT)]
+    assert asked == [("user/name", CHECKPOINT), ("user/name", "hyperparams.yaml")]
 
 
 def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
@@ -171,6 +174,18 @@ def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(InputError, match=r"no folder user/name, and the Hub does not give it either: no connection$"):
         locate("user/name")
+
+
+def test_other_features_than_those_of_the_encoder_are_told(save, tmp_path):
+    path = save(make(1).state_dict())
+    given = configuration.read(HPARAMS / "s3.yaml")
+    check_features(given, str(tmp_path))  # it does not say what it was trained on
+    text = inference_yaml(configuration.resolve(given), HPARAMS / "inference.yaml")
+    (tmp_path / "hyperparams.yaml").write_text(text)
+    check_features(given, str(tmp_path))
+    with pytest.raises(InputError, match=r"mean_var_norm .*'axis': 'frame'.* this run has .*'axis': 'bin'"):
+        check_features({**given, "norm_axis": "bin"}, str(tmp_path))
+    check_features({**given, "norm_axis": "bin"}, path)
 
 
 def test_safetensors_are_read(tmp_path):
