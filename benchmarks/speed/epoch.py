@@ -1,0 +1,113 @@
+"""An epoch of S5, all in: against its bare training steps, and against reading, resampling and trimming each time."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ser_plugins.audio.speech import SpeechNormalizer, normalize_file
+from ser_plugins.corpora.folds import fold_parts
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.data import SAMPLE_RATE, crop
+from ser_plugins.training.emotions import make_loaders, prepare_corpus, with_audio
+from ser_plugins.training.fit import train
+from speed.corpus import recipe
+from speed.harness import Row
+
+
+class TimedBrain(EncoderBrain):
+    """Times its epochs from the first training batch to the end of validation, and its training steps."""
+
+    def on_stage_start(self, stage: Any, epoch: int | None = None) -> None:
+        if stage.name == "TRAIN":
+            self.start, self.steps = time.perf_counter(), 0.0
+        super().on_stage_start(stage, epoch)
+
+    def on_stage_end(self, stage: Any, stage_loss: float, epoch: int | None = None) -> None:
+        super().on_stage_end(stage, stage_loss, epoch)
+        if stage.name == "TRAIN":
+            self.training = time.perf_counter() - self.start
+        if stage.name == "VALID":
+            self.whole = time.perf_counter() - self.start
+
+
+def timed(loaders: Any, tree: Any, options: Any) -> TimedBrain:
+    """Train for two epochs; the second one is timed."""
+    with tempfile.TemporaryDirectory() as folder:
+        brain, _ = train({**tree, "number_of_epochs": 2}, options, Path(folder), None, TimedBrain, loaders)
+    assert isinstance(brain, TimedBrain)
+    return brain
+
+
+def bare(brain: TimedBrain, batches: list[Any]) -> float:
+    """Seconds of the training steps alone, on spectrograms that are in memory."""
+    with torch.no_grad():
+        feats = []
+        for batch in batches:
+            wavs, lengths = batch.signal
+            feats.append((brain.modules.mean_var_norm(brain.modules.compute_features(wavs), lengths), lengths))
+    labels = [batch.label.data.squeeze(1) for batch in batches]
+    precision = torch.bfloat16 if brain.precision == "bf16" else torch.float32
+    brain.modules.train()
+    start = time.perf_counter()
+    for (x, lengths), targets in zip(feats, labels, strict=True):
+        with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+            loss = brain.hparams.metric_loss(brain.modules.embedding_model(x, lengths), targets)
+        loss.backward()
+        for optimizer in brain.optimizers_dict.values():
+            optimizer.step()
+            optimizer.zero_grad()
+    return time.perf_counter() - start
+
+
+def usual_loaders(brain: Any, hparams: Any, parts: Any, normalizer: SpeechNormalizer) -> Any:
+    """Loaders that read, resample and trim each recording each time, as a SpeechBrain recipe's pipeline does."""
+    train_loader, valid_loader = make_loaders(brain, hparams, parts)
+    for loader, table, cut in ((train_loader, parts["train"], True), (valid_loader, parts["valid"], False)):
+        paths = dict(zip(table["id"].astype(str), table["path"], strict=True))
+
+        def signal(name: str, paths: Any = paths, cut: bool = cut) -> torch.Tensor:
+            samples = normalize_file(paths[name], normalizer).numpy()
+            if cut:
+                samples = crop(samples, round(hparams["crop_seconds"] * SAMPLE_RATE), float(torch.rand(())))
+            return torch.from_numpy(samples.copy())
+
+        loader.dataset.pipeline.key_to_node.pop("signal", None)
+        loader.dataset.add_dynamic_item(signal, takes="id", provides="signal")
+    return train_loader, valid_loader
+
+
+def run() -> Iterator[Row]:
+    """Measure."""
+    own = recipe()
+    corpus = own.read_corpus()
+    prepared = prepare_corpus(own, corpus)
+    parts = {name: with_audio(table, prepared) for name, table in fold_parts(corpus, 1).items() if name != "test"}
+    tree = {**own.tree, "labels": list(corpus.labels)}
+    brain = timed(partial(make_loaders, parts=parts), tree, own.options)
+    loader, _ = make_loaders(brain, tree_values(brain), parts)
+    steps = bare(brain, list(loader))
+    yield Row(
+        "epoch of S5 with validation against its bare steps",
+        f"{brain.whole:.1f} s",
+        f"{steps:.1f} s",
+        brain.whole / steps,
+        most=1.1,
+    )
+    usual = timed(partial(usual_loaders, parts=parts, normalizer=own.normalizer()), tree, own.options)
+    yield Row(
+        "epoch of S5 against reading and trimming each time",
+        f"{brain.whole:.1f} s",
+        f"{usual.whole:.1f} s",
+        usual.whole / brain.whole,
+        least=3,
+    )
+
+
+def tree_values(brain: TimedBrain) -> dict[str, Any]:
+    """Hyper-parameters of a brain, as its loaders take them."""
+    return vars(brain.hparams)

@@ -1,0 +1,116 @@
+"""What the cases share: alternating timings, memory of a fresh process, the machine and its ceiling."""
+
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARIES = ("torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: a ratio, and the mark that it should reach."""
+
+    case: str
+    ours: str
+    other: str
+    ratio: float | None = None
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the mark is reached; None without one."""
+        if self.ratio is None or (self.least is None and self.most is None):
+            return None
+        return (self.least is None or self.ratio >= self.least) and (self.most is None or self.ratio <= self.most)
+
+    @property
+    def mark(self) -> str:
+        """The mark, in words."""
+        if self.least is not None:
+            return f"≥ {self.least:g}"
+        return "" if self.most is None else f"≤ {self.most:g}"
+
+
+def alternate(*functions: Callable[[], Any], repeats: int = 5) -> list[float]:
+    """Median seconds of each, called in turn after one call each that does not count."""
+    seconds: list[list[float]] = [[] for _ in functions]
+    for repeat in range(1 + repeats):
+        for function, found in zip(functions, seconds, strict=True):
+            start = time.perf_counter()
+            function()
+            if repeat:
+                found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in seconds]
+
+
+def _measure(function: Callable[..., Any], arguments: Sequence[Any], threads: int, limit: int) -> tuple[float, float]:
+    torch.set_num_threads(threads)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    function(*arguments)
+    seconds = time.perf_counter() - start
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def fresh(function: Callable[..., Any], *arguments: Any, gigabytes: float = 12) -> tuple[float, float] | None:
+    """Seconds and MiB of memory that a call adds to a process of its own; None where ``gigabytes`` do not suffice."""
+    limit = int(gigabytes * 2**30) + 12 * 2**30  # address space of the libraries themselves
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_measure, function, arguments, torch.get_num_threads(), limit).result()
+        except (MemoryError, BrokenProcessPool):  # the allocator of a library may end the process itself
+            return None
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            return None
+
+
+def matrix_product(dtype: torch.dtype, size: int = 2048) -> float:
+    """GFLOP/s of the best of several products of square matrices."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    best = min(alternate(lambda: left @ right, repeats=1)[0] for _ in range(8))
+    return 2 * size**3 / best / 1e9
+
+
+def memory_rate(megabytes: int = 512) -> float:
+    """GB/s read and written by the best of several copies."""
+    source = torch.ones(megabytes * 2**18)
+    target = torch.empty_like(source)
+    best = min(alternate(lambda: target.copy_(source), repeats=1)[0] for _ in range(5))
+    return 2 * megabytes * 2**20 / best / 1e9
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on, and the ceiling found on the spot."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "float32 matrix product, GFLOP/s": round(matrix_product(torch.float32), 1),
+        "bfloat16 matrix product, GFLOP/s": round(matrix_product(torch.bfloat16), 1),
+        "memory, GB/s": round(memory_rate(), 1),
+    }
+
+
+def milliseconds(seconds: float) -> str:
+    """Write a time to three digits."""
+    return f"{1000 * seconds:.3g} ms"
