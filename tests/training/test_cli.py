@@ -1,0 +1,29 @@
+"""What the recipes share."""
+
+import platform
+import resource
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, torch
+from ser_plugins.training.cli import keep_memory
+assert not {keep} or keep_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for size in range(40):
+    torch.ones(1_000_000 * (40 - size)).add_(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_is_used_again():
+    def faults(keep):
+        code = FAULTS.format(keep=keep)
+        return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    # Pages of the first and largest tensor, and not of all that follow.
+    pages = 40 * 4_000_000 // resource.getpagesize()
+    assert faults(True) < 1.2 * pages < 5 * pages < faults(False)
