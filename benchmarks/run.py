@@ -20,7 +20,7 @@ from speed.harness import Row, machine
 
 from ser_plugins.files import atomic_write
 
-CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch")
+CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "memory", "growth")
 RESULTS = Path("benchmarks/results")
 
 
