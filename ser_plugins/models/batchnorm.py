@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -36,8 +38,7 @@ class MaskedBatchNorm(_NormBase):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise ``x`` [B, C, ...]; ``mask`` [B, 1, ...] is zero where it is padded, None where nothing is."""
         if self.training and (mask is not None or rank_and_size()[1] > 1):
-            wide = torch.promote_types(x.dtype, torch.float32)
-            return self._masked(x.to(wide), None if mask is None else mask.to(wide)).to(x.dtype)
+            return self._masked(x, mask)
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         out = functional.batch_norm(
@@ -53,20 +54,17 @@ class MaskedBatchNorm(_NormBase):
         return out if mask is None else out * mask
 
     def _masked(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        dims = (0, *range(2, x.dim()))
-        share = x.new_ones(()) if mask is None else mask.mean()
-        count = total(share * (x.numel() // x.shape[1]))
-        mean = total((x if mask is None else x * mask).sum(dims, keepdim=True)) / count
-        centred = x - mean
-        centred = centred if mask is None else centred * mask
-        var = total(centred.square().sum(dims, keepdim=True)) / count
-        self._update(mean.detach().flatten(), (var.detach() * count / (count - 1).clamp(min=1)).flatten())
-        normal = centred * torch.rsqrt(var + self.eps)
-        if not self.affine:
-            return normal
         shape = (1, -1, *[1] * (x.dim() - 2))
-        bias = self.bias.view(shape)
-        return normal * self.weight.view(shape) + (bias if mask is None else bias * mask)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        valid = x.new_ones(shape[:1], dtype=wide) if mask is None else mask.to(wide)
+        count = total(valid.mean() * (x.numel() // x.shape[1]))
+        normal, mean, var = _Normalize.apply(x, valid, count, self.eps)  # type: ignore[no-untyped-call]
+        self._update(mean.flatten(), (var * count / (count - 1).clamp(min=1)).flatten())
+        if not self.affine:
+            return normal.to(x.dtype)  # type: ignore[no-any-return]
+        # In place, and the bias is small until then: what comes out has the memory format of x.
+        scaled: Tensor = normal * self.weight.view(shape)
+        return scaled.add_(self.bias.view(shape) * valid).to(x.dtype)
 
     def _update(self, mean: Tensor, var: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
@@ -79,3 +77,35 @@ class MaskedBatchNorm(_NormBase):
         if self.momentum is not None:
             return self.momentum
         return 1.0 / max(1.0, float(self.num_batches_tracked or 0))
+
+
+class _Normalize(torch.autograd.Function):
+    """Zero mean and unit variance of each channel over the valid frames of all processes.
+
+    The gradient is written out (Ioffe and Szegedy, ICML 2015, section 3): derived step by step, it takes twice as many
+    passes over tensors of the size of ``x``, and loses their memory format.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, valid: Tensor, count: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        dims = (0, *range(2, x.dim()))
+        x = x * valid
+        mean = total(x.sum(dims, keepdim=True)) / count
+        x.sub_(mean * valid)
+        var = total(torch.linalg.vector_norm(x, dim=dims, keepdim=True).square()) / count
+        scale = torch.rsqrt(var + eps)
+        normal = x.mul_(scale)
+        ctx.save_for_backward(normal, valid, count, scale)
+        ctx.mark_non_differentiable(mean, var)
+        return normal, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        normal, valid, count, scale = ctx.saved_tensors
+        dims = (0, *range(2, normal.dim()))
+        out = torch.empty_like(normal)  # in its memory format
+        torch.mul(gradient, valid, out=out)
+        mean = total(out.sum(dims, keepdim=True)) / count
+        slope = total((out * normal).sum(dims, keepdim=True)) / count
+        out.addcmul_(normal, slope, value=-1).sub_(mean * valid)
+        return out.mul_(scale), None, None, None

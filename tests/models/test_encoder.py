@@ -40,13 +40,27 @@ def test_padding_changes_nothing(axis: str, samples: int, log: bool) -> None:
 
 
 def test_masked_batch_norm_is_batch_norm_of_the_valid_frames() -> None:
-    x, frames = torch.randn(3, 4, 7, 5), torch.tensor([7, 4, 1])
+    torch.manual_seed(0)
+    x, frames = torch.randn(3, 4, 7, 5, requires_grad=True), torch.tensor([7, 4, 1])
     mask = (torch.arange(7) < frames[:, None])[:, None, :, None]
     masked, plain = MaskedBatchNorm(4), torch.nn.BatchNorm1d(4)
-    valid = torch.cat([x[i, :, :n].flatten(1).T for i, n in enumerate(frames.tolist())])
-    expected = plain(valid)
+    for norm in (masked, plain):
+        norm.weight.data, norm.bias.data = torch.tensor([0.5, 1.0, 2.0, -1.0]), torch.arange(4.0)
+
+    def flat(image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([image[i, :, :n].flatten(1).T for i, n in enumerate(frames.tolist())])
+
+    expected = plain(flat(x))
     out = masked(x, mask)
-    got = torch.cat([out[i, :, :n].flatten(1).T for i, n in enumerate(frames.tolist())])
+    got = flat(out)
+    weights = torch.randn_like(expected)
+    gradients = [
+        torch.autograd.grad((result * weights).sum(), [x, norm.weight, norm.bias])
+        for result, norm in ((got, masked), (expected, plain))
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert (gradients[0][0] * ~mask).abs().max() == 0
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(masked.running_var, plain.running_var)
     torch.testing.assert_close(masked.running_mean, plain.running_mean)
