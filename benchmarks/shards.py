@@ -29,6 +29,7 @@ from ser_plugins.corpora import Demo
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerFolders, split_speakers
 from ser_plugins.files import atomic_write
+from ser_plugins.training.cli import keep_memory
 from ser_plugins.training.stream import CropStream, StreamLoader
 
 PER_SPEAKER = 100
@@ -115,36 +116,51 @@ def operations() -> int:
     return counter.get_total_flops() // 2
 
 
-def main() -> None:
-    root = Path(sys.argv[1])
-    folder, elapsed, _ = packed(root, 1000, 8.0, "silero")
+def memory_rows(root: Path) -> list[tuple[str, str]]:
+    """Peak memory of packing; before this process grows, which those that it starts would count as theirs."""
+    rows = []
+    for clips in (10_000, 100_000):
+        _, _, memory = packed(root, clips, 0.3, "none")
+        rows.append((f"peak memory at {clips:,} utterances, the larger of process and worker", f"{memory:.0f} MiB"))
+    return rows
+
+
+def packing_rows(folder: ShardFolder, elapsed: float, clip_seconds: float) -> list[tuple[str, str]]:
+    """What packing took."""
     size = sum(path.stat().st_size for path in folder.folder.glob("*.tar"))
     samples = sum(sum(counts) for counts in folder.index["parts"].values())  # of held-out speakers, some stay out
-    hours = samples * 8 / 3600
-    kept = folder.index["seconds"] / 3600 / hours
-    rows = [
+    hours = samples * clip_seconds / 3600
+    rate = size / folder.index["seconds"]
+    return [
         ("packing, hours of audio a minute and core", f"{hours / (elapsed / 60):.2f}"),
         (f"VoxCeleb2 ({HOURS} h): core-hours of packing", f"{HOURS / hours * elapsed / 3600:.0f}"),
-        ("time kept of these voices by the VAD", f"{100 * kept:.0f} %"),
-        ("bytes a second of kept speech", f"{size / folder.index['seconds']:.0f}"),
-        ("VoxCeleb2: disk, if all of it were kept", f"{size / folder.index['seconds'] * HOURS * 3600 / 1e9:.0f} GB"),
+        ("time kept of these voices by the VAD", f"{100 * folder.index['seconds'] / 3600 / hours:.0f} %"),
+        ("bytes a second of kept speech", f"{rate:.0f}"),
+        ("VoxCeleb2: disk, if all of it were kept", f"{rate * HOURS * 3600 / 1e9:.0f} GB"),
     ]
-    reading = reading_rate(folder)
-    rows.append(("reading and cropping, utterances a second and core", f"{reading:.0f}"))
+
+
+def training_rows(reading: float) -> list[tuple[str, str]]:
+    """What reading gives and training takes."""
+    rows = [("reading and cropping, utterances a second and core", f"{reading:.0f}")]
     for precision in (torch.float32, torch.bfloat16):
-        rate = training_rate(precision)
-        name = str(precision).removeprefix("torch.")
+        rate, name = training_rate(precision), str(precision).removeprefix("torch.")
         rows += [
             (f"training, {name}, utterances a second and core", f"{rate:.0f}"),
             (f"VoxCeleb2, {name}: core-hours an epoch", f"{UTTERANCES / rate / 3600:.1f}"),
         ]
-    rows += [
+    return [
+        *rows,
         ("VoxCeleb2: reading, core-hours an epoch", f"{UTTERANCES / reading / 3600:.2f}"),
         ("VoxCeleb2: operations an epoch", f"{operations() * UTTERANCES / 1e15:.1f} × 10¹⁵"),
     ]
-    for clips in (10_000, 100_000):
-        _, elapsed, memory = packed(root, clips, 0.3, "none")
-        rows.append((f"peak memory at {clips:,} utterances, the larger of process and worker", f"{memory:.0f} MiB"))
+
+
+def main() -> None:
+    keep_memory()
+    root = Path(sys.argv[1])
+    folder, elapsed, _ = packed(root, 1000, 8.0, "silero")
+    rows = [*packing_rows(folder, elapsed, 8.0), *memory_rows(root), *training_rows(reading_rate(folder))]
     text = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
     atomic_write(Path("benchmarks/results/shards.md"), text + "\n")
     print(text)
