@@ -18,7 +18,8 @@ from speechbrain.inference.classifiers import EncoderClassifier
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
-OUTPUTS = {"metrics.json", "predictions.csv", "confusion.png", "train_log.txt", "hyperparams.yaml", "model"}
+FIGURES = {"confusion.png", "confusion.svg"}
+OUTPUTS = {"metrics.json", "predictions.csv", "train_log.txt", "hyperparams.yaml", "model", *FIGURES}
 
 
 def metrics_of(fold: Path) -> dict:
