@@ -43,6 +43,9 @@ class Recipe:
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Recipe:
         """Read ``hparams/s5.yaml --key value …``."""
+        for word in arguments:
+            if "=" in word and not word.startswith("-"):  # SpeechBrain would take it for a space
+                raise InputError(f"{word}: the command line takes no equals sign in a value; give another name")
         file, options, text = sb.parse_arguments(list(arguments))
         given = dict(YAML().load(text) or {})
         path = Path(file)
