@@ -29,10 +29,18 @@ NOTE = (
 
 
 def actor_interval(runs: Sequence[Run]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean accuracy over folds, test actors resampled; NaN of a single actor.
+    r"""95 % bootstrap interval of the mean accuracy over folds, test actors resampled; NaN of a single actor.
 
     The utterances of one actor are right or wrong together, and the folds are few and share training data: of what was
     drawn at random, the actors are the unit. An utterance weighs as in the mean over folds: 1 / size of its fold.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> rows = "id,speaker,emotion,predicted\n1,anna,sad,sad\n2,ben,sad,calm\n"
+    >>> _ = (folder / "predictions.csv").write_text(rows)
+    >>> actor_interval([Run(folder, {"fold": 1})])
+    (0.0, 1.0)
     """
     table = pd.concat([frame.assign(weight=1 / len(frame)) for frame in (run.predictions() for run in runs)])
     table["right"] = table["weight"].where(table["emotion"] == table["predicted"], 0.0)

@@ -85,6 +85,14 @@ def run_jobs(jobs: Sequence[Job], script: Path, count: int) -> list[str]:
         recipes/train.py.
     count : int
         Processes at a time, which share the cores.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "train.py").write_text("raise SystemExit('error: no corpus; give --data_folder')")
+    >>> [failure] = run_jobs([Job([], folder, 1)], folder / "train.py", 1)
+    >>> failure.removeprefix(str(folder)).removesuffix(str(folder / "fold1.log"))
+    ', fold 1: error: no corpus; give --data_folder; see '
     """
     threads = str(max((os.cpu_count() or 1) // count, 1))
     environment = {"OMP_NUM_THREADS": threads, "TQDM_MININTERVAL": "30", **os.environ}
