@@ -43,6 +43,13 @@ def test_what_changes_is_as_the_paper_says(built):
     assert (built["s5"]["metric_loss"].alpha, built["s5"]["metric_loss"].beta) == (0.1, 0.15)
 
 
+def test_margins_are_keys_of_their_own():
+    margins = {"alpha": 0.3, "beta": 0.4}
+    assert configuration.build({**read("s4"), **margins})["metric_loss"].margin == 0.3
+    loss = configuration.build({**read("s5"), **margins})["metric_loss"]
+    assert (loss.alpha, loss.beta) == (0.3, 0.4)
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_what_is_shared_is_as_the_paper_says(built, name):
     made = built[name]

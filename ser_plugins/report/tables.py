@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ser_plugins.files import atomic_write
+from ser_plugins.report.results import Experiment, read_runs
 
 MEASURES = ("accuracy", "uar", "macro_f1")
-
-
-def read_folds(folder: Path) -> list[dict[str, Any]]:
-    """Read the ``metrics.json`` of all folds below ``folder``, in order."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("fold*/metrics.json")]
-    return sorted(found, key=lambda metrics: int(metrics["fold"]))
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     >>> round(summarise(folder)["accuracy"]["mean"], 3)
     0.6
     """
-    folds = read_folds(folder)
+    folds = [run.metrics for run in read_runs(folder)]
     summary: dict[str, Any] = {key: folds[0][key] for key in ("strategy", "corpus", "seed", "synthetic")}
     summary["folds"] = [metrics["fold"] for metrics in folds]
     for name in MEASURES:
@@ -47,7 +45,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _markdown(summary: dict[str, Any], folds: list[dict[str, Any]]) -> str:
+def _markdown(summary: dict[str, Any], folds: Sequence[Mapping[str, Any]]) -> str:
     note = " (synthetic audio)" if summary["synthetic"] else ""
     lines = [f"# {summary['strategy']} on {summary['corpus']}{note}, {len(folds)} fold(s), seed {summary['seed']}", ""]
     lines += ["| % | mean | min | max | std |", "|---|---|---|---|---|"]
@@ -57,3 +55,21 @@ def _markdown(summary: dict[str, Any], folds: list[dict[str, Any]]) -> str:
     lines += ["", "| fold | accuracy | uar | macro_f1 |", "|---|---|---|---|"]
     lines += [f"| {m['fold']} | " + " | ".join(f"{100 * m[name]:.2f}" for name in MEASURES) + " |" for m in folds]
     return "\n".join(lines) + "\n"
+
+
+def sweep_runs(experiments: Sequence[Experiment]) -> pd.DataFrame:
+    """One row a fold of what sweeps trained, where all values of the sweep have that fold.
+
+    Folds differ by more than settings do: only the same ones may be compared.
+    """
+    line = ["key", "corpus", "strategy", "seed"]
+    measures = ["accuracy", "valid_accuracy"]
+    rows = [
+        (*one.setting, one.corpus, one.strategy, one.seed, one.folder, run.fold, *(run.metrics[m] for m in measures))
+        for one in experiments
+        if one.setting is not None
+        for run in one.runs
+    ]
+    table = pd.DataFrame(rows, columns=["key", "value", *line[1:], "folder", "fold", *measures])
+    values = table.groupby(line)["value"].transform("nunique")
+    return table[table.groupby([*line, "fold"])["value"].transform("nunique") == values]

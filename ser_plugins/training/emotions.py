@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -120,8 +121,9 @@ def finish_fold(
     labels = corpus.labels
     fit_classifier(brain, parts, labels)
     classifier = brain.modules.classifier.eval()
+    embeddings = embed(brain, parts["test"], labels)
     with torch.no_grad():
-        scores = classifier(embed(brain, parts["test"], labels).to(brain.device)).cpu()
+        scores = classifier(embeddings.to(brain.device)).cpu()
     frame = predictions(parts["test"], scores, labels)
     metrics = {
         "strategy": tree["strategy"],
@@ -139,6 +141,8 @@ def finish_fold(
     }
     with atomic_path(folder / "predictions.csv") as part:
         frame.to_csv(part, index=False)
+    with atomic_path(folder / "embeddings.npz") as part:
+        np.savez(part, id=frame["id"].to_numpy(str), embedding=embeddings.squeeze(1).numpy())
     note = " (synthetic audio)" if corpus.synthetic else ""
     name = f"{tree['strategy']}, {corpus.name}{note}, fold {tree['fold']}"
     title = f"{name}: {100 * metrics['accuracy']:.1f} %"

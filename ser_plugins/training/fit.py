@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,6 +62,7 @@ def train(
     report : dict
         What was transferred from ``source``.
     """
+    commit()  # of the code that trains, whatever is checked out when it ends
     if source is not None:
         check_features(tree, source)
     run_on_main(write_hyperparams, [tree, folder])
@@ -99,8 +104,23 @@ def run_facts(brain: EncoderBrain) -> dict[str, Any]:
         "epochs": brain.hparams.epoch_counter.current,
         "best_epoch": brain.best["epoch"],
         "seconds": round(brain.hparams.stopwatch.seconds(), 1),
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
+
+
+@cache
+def commit() -> str | None:
+    """Commit that the package runs from, with ``-dirty`` where files differ from it; None where git knows of none."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:  # an installed package may lie in a checkout of something else
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True)
+        words = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _learns(module: nn.Module) -> bool:

@@ -43,6 +43,9 @@ class Recipe:
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Recipe:
         """Read ``hparams/s5.yaml --key value …``."""
+        for word in arguments:
+            if "=" in word and not word.startswith("-"):  # SpeechBrain would take it for a space
+                raise InputError(f"{word}: the command line takes no equals sign in a value; give another name")
         file, options, text = sb.parse_arguments(list(arguments))
         given = dict(YAML().load(text) or {})
         path = Path(file)
@@ -75,7 +78,11 @@ class Recipe:
         """Folder of the results."""
         if self.tree["output_folder"] is not None:
             return Path(self.tree["output_folder"])
-        return Path("results") / str(self.tree["strategy"]) / str(self.tree["corpus"]) / str(self.tree["seed"])
+        return self.standard_folder(Path("results"))
+
+    def standard_folder(self, results: Path) -> Path:
+        """Folder of the results below ``results``."""
+        return results / str(self.tree["strategy"]) / str(self.tree["corpus"]) / str(self.tree["seed"])
 
     def normalizer(self) -> SpeechNormalizer:
         """What turns files into speech."""
@@ -88,6 +95,7 @@ class Recipe:
         fold, count = self.tree["fold"], int(self.tree["n_folds"])
         if fold == "all":
             return list(range(1, count + 1))
-        if not isinstance(fold, int):
-            raise InputError(f"--fold {fold}: give a number from 1 to {count}, or all")
-        return [fold]
+        try:
+            return [int(number) for number in str(fold).split(",")]
+        except ValueError:
+            raise InputError(f"--fold {fold}: give a number from 1 to {count}, some as 1,2,3, or all") from None

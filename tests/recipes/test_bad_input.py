@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
         ({"corpus": "cremad", "download": "true"}, r"git lfs pull"),
         ({"corpus": "table", "data_folder": "{tmp}/none.csv"}, r"no table .*none.csv; check --data_folder"),
         ({"fold": 11}, r"no fold 11; give a number from 1 to 10, or all"),
+        ({"output_folder": "lr=0.1"}, r"lr=0.1: the command line takes no equals sign in a value"),
         ({"fold": "first"}, r"--fold first: give a number"),
         ({"number_of_epoch": 3}, r"unknown key 'number_of_epoch'; did you mean number_of_epochs"),
         ({"vad": "sillero"}, r"vad must be one of silero"),

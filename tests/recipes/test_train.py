@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from speechbrain.inference.classifiers import EncoderClassifier
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
-OUTPUTS = {"metrics.json", "predictions.csv", "confusion.png", "train_log.txt", "hyperparams.yaml", "model"}
+FIGURES = {"confusion.png", "confusion.svg"}
+OUTPUTS = {"metrics.json", "predictions.csv", "embeddings.npz", "train_log.txt", "hyperparams.yaml", "model", *FIGURES}
 
 
 def metrics_of(fold: Path) -> dict:
@@ -51,6 +53,25 @@ def test_each_strategy_leaves_what_it_should(runs, strategy):
     np.testing.assert_allclose(np.exp(table[EMOTIONS].to_numpy()).sum(1), 1, atol=1e-5)
     assert [EMOTIONS[i] for i in table[EMOTIONS].to_numpy().argmax(1)] == table.predicted.tolist()
     assert all("synthetic" in (fold / name).read_text() for name in ("predictions.csv", "model/hyperparams.yaml"))
+
+
+@pytest.mark.parametrize("strategy", ["s1", "s5"])
+def test_embeddings_of_the_test_part_are_those_of_the_exported_model(runs, audio, tmp_path, strategy):
+    fold = runs(strategy)
+    kept = np.load(fold / "embeddings.npz")
+    assert kept["id"].tolist() == predictions_of(fold).id.tolist() and kept["embedding"].shape == (48, 32)
+    model = EncoderClassifier.from_hparams(source=str(fold / "model"), savedir=str(tmp_path))
+    for name, embedding in list(zip(kept["id"], kept["embedding"], strict=True))[::11]:
+        path = next((audio / "demo").rglob(f"{name.removeprefix('synthetic-')}.wav"))
+        found = model.encode_batch(model.load_audio(str(path), savedir=str(tmp_path))[None]).squeeze()
+        np.testing.assert_allclose(found, embedding, atol=1e-4)
+
+
+def test_a_run_tells_its_command_and_its_commit(runs):
+    metrics = metrics_of(runs("s1"))
+    assert metrics["command"] == shlex.join(["python", *sys.argv])
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (metrics["commit"] or "").removesuffix("-dirty") == git.stdout.strip()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ser_plugins.report.tables import MEASURES, read_folds, summarise
+from ser_plugins.report.results import read_runs
+from ser_plugins.report.tables import MEASURES, summarise
 
 KEYS = {"strategy": "S5", "corpus": "ravdess", "seed": 3, "synthetic": False}
 
@@ -59,4 +60,4 @@ def test_one_fold_has_no_deviation_and_synthetic_audio_is_told(tmp_path):
 def test_folds_are_in_order_of_their_numbers_and_unfinished_ones_left_out(tmp_path):
     write(tmp_path, [[0.5, 0.5, 0.5]] * 11)
     (tmp_path / "fold2" / "metrics.json").unlink()
-    assert [metrics["fold"] for metrics in read_folds(tmp_path)] == [1, *range(3, 12)]
+    assert [run.fold for run in read_runs(tmp_path)] == [1, *range(3, 12)]

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Every table and figure of the paper: python recipes/experiments.py table2|sweep|figures|report …."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from ser_plugins.errors import InputError
+from ser_plugins.report.gallery import draw_figures
+from ser_plugins.report.page import write_report
+from ser_plugins.report.table2 import write_table2
+from ser_plugins.training.experiments import Job, plan, run_jobs
+
+RECIPES = Path(os.path.relpath(Path(__file__).parent))
+HPARAMS = RECIPES.parent / "hparams"
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    given, options = parse(sys.argv[1:])
+    try:
+        failed = given.command(given, options)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if failed:
+        sys.exit("\n".join([f"error: {len(failed)} of the runs failed; the same command tries them again", *failed]))
+
+
+def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(description="Every table and figure of the paper, from runs of recipes/train.py.")
+    commands = parser.add_subparsers(required=True, metavar="table2|sweep|figures|report")
+    options = "; all other options are those of recipes/train.py"
+    for name, command, about in [
+        ("table2", table2, f"train strategies on folds, what is missing, and write Table 2{options}"),
+        ("sweep", sweep, f"train strategies with each value of a setting{options}"),
+        ("figures", figures, "draw confusion matrices, embeddings and sweeps of the results in a folder"),
+        ("report", report, "write report.html and report.md of the results in a folder, figures included"),
+    ]:
+        one = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        one.set_defaults(command=command)
+        if name in {"figures", "report"}:
+            one.add_argument("results", type=Path, help="folder of the results")
+            continue
+        if name == "sweep":
+            one.add_argument("grid", type=grid, help="KEY=VALUE,VALUE,… as clusters=4,6,8,10")
+        strategies = "s5" if name == "sweep" else "s1,s2,s3,s4,s5"
+        one.add_argument("--strategies", "--strategy", default=strategies, help="files of hparams/ (%(default)s)")
+        one.add_argument("--folds", "--fold", default="all", help="as 1,2,3 (%(default)s)")
+        one.add_argument("--results", "--output_folder", type=Path, default=Path("results"), help="(%(default)s)")
+        one.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
+    given, rest = parser.parse_known_args(words)
+    if rest and given.command in {figures, report}:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    return given, rest
+
+
+def grid(text: str) -> tuple[str, list[str]]:
+    key, _, values = text.partition("=")
+    try:
+        [float(value) for value in values.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: give a key and numbers, as clusters=4,6,8,10") from None
+    return key, values.split(",")
+
+
+def table2(given: argparse.Namespace, options: list[str]) -> list[str]:
+    failed = train(plan(strategies(given), given.folds, options, given.results), given)
+    print(write_table2(given.results).read_text(encoding="utf-8"))
+    return failed
+
+
+def sweep(given: argparse.Namespace, options: list[str]) -> list[str]:
+    key, values = given.grid
+    jobs: list[Job] = []
+    for value in values:
+        folder = given.results / "sweeps" / key / value
+        jobs += plan(strategies(given), given.folds, [*options, f"--{key}", value], folder)
+    failed = train(jobs, given)
+    print(f"next: python recipes/experiments.py figures {given.results}")
+    return failed
+
+
+def figures(given: argparse.Namespace, _: list[str]) -> list[str]:
+    for picture in draw_figures(given.results):
+        print(f"{picture.path}: {picture.caption}")
+    return []
+
+
+def report(given: argparse.Namespace, _: list[str]) -> list[str]:
+    print(write_report(given.results))
+    return []
+
+
+def strategies(given: argparse.Namespace) -> list[Path]:
+    return [HPARAMS / f"{name}.yaml" for name in given.strategies.split(",")]
+
+
+def train(jobs: list[Job], given: argparse.Namespace) -> list[str]:
+    print(f"{len(jobs)} runs to do; each prints to a log beside its folder in {given.results}", flush=True)
+    return run_jobs(jobs, RECIPES / "train.py", max(given.jobs, 1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A table whose cells lead to what they were read from, as Markdown; the page's template makes it HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from os.path import relpath
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text and where it leads: an address relative to the page, or nothing."""
+
+    text: str
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page.
+
+    Attributes
+    ----------
+    title : str
+        What stands above it.
+    columns : sequence of str
+        Heads of the columns.
+    rows : list of lists of Cell
+        Its cells.
+    note : str
+        What stands below it.
+
+    Example
+    -------
+    >>> table = Table("Runs", ["strategy", "accuracy"], [[Cell("S1"), Cell("67.50", "S1/fold1/")]], "In percent.")
+    >>> print(table.markdown())
+    ## Runs
+    <BLANKLINE>
+    | strategy | accuracy |
+    |---|---|
+    | S1 | [67.50](S1/fold1/) |
+    <BLANKLINE>
+    In percent.
+    <BLANKLINE>
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: list[list[Cell]] = field(default_factory=list)
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Write the table as Markdown."""
+        lines = [f"## {self.title}", "", _line(self.columns), "|---" * len(self.columns) + "|"]
+        lines += [_line(_markdown(cell) for cell in row) for row in self.rows]
+        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+
+
+def link(target: Path, page_folder: Path) -> str:
+    """Address of a file or folder as seen from a page's folder.
+
+    Example
+    -------
+    >>> link(Path("results/a b/fold1"), Path("results"))
+    'a%20b/fold1'
+    """
+    return quote(Path(relpath(target, page_folder)).as_posix())
+
+
+def number(value: float, factor: float = 1) -> str:
+    """Write a number with two decimals, and a dash for none.
+
+    Example
+    -------
+    >>> number(0.675, 100), number(float("nan"))
+    ('67.50', '–')
+    """
+    return ABSENT if pd.isna(value) else f"{factor * value:.2f}"
+
+
+def _markdown(cell: Cell) -> str:
+    text = cell.text.replace("|", r"\|")
+    return f"[{text}]({cell.link})" if cell.link else text
+
+
+def _line(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"

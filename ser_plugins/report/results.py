@@ -1,0 +1,138 @@
+"""Finished runs, read from disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ser_plugins.errors import InputError
+
+# What a sweep trained lies in sweeps/<key>/<value>/: SpeechBrain's command line takes no path with an equals sign.
+SETTING = re.compile(r"/sweeps/(\w+)/([-+]?\d*\.?\d+(?:e[-+]?\d+)?)/")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fold that was trained and tested.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where it is.
+    metrics : mapping
+        Its ``metrics.json``.
+    """
+
+    folder: Path
+    metrics: Mapping[str, Any]
+
+    @property
+    def fold(self) -> int:
+        """Number of the fold."""
+        return int(self.metrics["fold"])
+
+    def predictions(self) -> pd.DataFrame:
+        """``id``, ``speaker``, ``emotion`` and ``predicted`` of the test part."""
+        columns = ["id", "speaker", "emotion", "predicted"]
+        file = self.folder / "predictions.csv"
+        return pd.read_csv(file, usecols=columns, dtype=str, keep_default_na=False)
+
+    @property
+    def embeddings_file(self) -> Path:
+        """Embeddings of the test part; runs of before they were kept have none."""
+        return self.folder / "embeddings.npz"
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """Embeddings [N, E] in the order of the predictions."""
+        with np.load(self.embeddings_file) as file:
+            found: NDArray[np.float32] = file["embedding"]
+        return found
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Folds of one strategy on one corpus with one seed.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where the folds are.
+    runs : tuple of Run
+        The finished ones, by fold.
+    setting : tuple of str and float, optional
+        Key and value, where a sweep varied one.
+    """
+
+    folder: Path
+    runs: tuple[Run, ...]
+    setting: tuple[str, float] | None = None
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return str(self.runs[0].metrics["strategy"])
+
+    @property
+    def corpus(self) -> str:
+        """The corpus' name."""
+        return str(self.runs[0].metrics["corpus"])
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return int(self.runs[0].metrics["seed"])
+
+    @property
+    def synthetic(self) -> bool:
+        """True where the audio was made by a program."""
+        return bool(self.runs[0].metrics["synthetic"])
+
+    @property
+    def corpus_title(self) -> str:
+        """The corpus' name as titles have it."""
+        return f"{self.corpus} (synthetic audio)" if self.synthetic else self.corpus
+
+
+def read_experiments(results: Path) -> list[Experiment]:
+    """Read all finished folds below a folder, by corpus, strategy, seed and what a sweep varied.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+
+    Example
+    -------
+    >>> results = getfixture("tmp_path")
+    >>> fold = results / "S1" / "demo" / "1" / "fold1"
+    >>> fold.mkdir(parents=True)
+    >>> metrics = {"strategy": "S1", "corpus": "demo", "seed": 1, "fold": 1, "synthetic": True}
+    >>> _ = (fold / "metrics.json").write_text(json.dumps(metrics))
+    >>> [(one.strategy, one.corpus_title, [run.fold for run in one.runs]) for one in read_experiments(results)]
+    [('S1', 'demo (synthetic audio)', [1])]
+    """
+    folders = {path.parent.parent for path in results.rglob("fold*/metrics.json")}
+    if not folders:
+        raise InputError(f"{results} holds no finished fold; give the folder of the results")
+    found = [Experiment(folder, read_runs(folder), _setting(folder)) for folder in folders]
+    return sorted(found, key=lambda one: (one.corpus, one.strategy, one.seed, one.setting or (), one.folder))
+
+
+def read_runs(folder: Path) -> tuple[Run, ...]:
+    """Read the finished folds of an experiment, in order."""
+    files = folder.glob("fold*/metrics.json")
+    runs = [Run(file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return tuple(sorted(runs, key=lambda run: run.fold))
+
+
+def _setting(folder: Path) -> tuple[str, float] | None:
+    found = SETTING.search(folder.resolve().as_posix())
+    return (found[1], float(found[2])) if found else None

@@ -1,0 +1,111 @@
+"""Many runs of recipes/train.py, some at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from ser_plugins.training.emotions import check_source, prepare_corpus
+from ser_plugins.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fold to train.
+
+    Attributes
+    ----------
+    arguments : list of str
+        What recipes/train.py is given.
+    folder : pathlib.Path
+        Folder of the experiment, which the fold's folder is in.
+    fold : int
+        Number of the fold.
+    """
+
+    arguments: list[str]
+    folder: Path
+    fold: int
+
+    @property
+    def log(self) -> Path:
+        """What the process prints."""
+        return self.folder / f"fold{self.fold}.log"
+
+    @property
+    def finished(self) -> bool:
+        """True where nothing is left to do."""
+        return (self.folder / f"fold{self.fold}" / "metrics.json").is_file()
+
+
+def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], results: Path) -> list[Job]:
+    """List the folds of some strategies that are missing below ``results``; their corpus and its audio are made ready.
+
+    Parameters
+    ----------
+    strategies : iterable of pathlib.Path
+        YAML files.
+    folds : str
+        As ``--fold`` has them: ``1``, ``1,2,3`` or ``all``.
+    arguments : sequence of str
+        ``--key value …``, for all of them.
+    results : pathlib.Path
+        Where ``<strategy>/<corpus>/<seed>/fold<N>/`` are.
+    """
+    jobs = []
+    for file in strategies:
+        recipe = Recipe.from_arguments([str(file), "--fold", folds, *arguments])
+        folder = recipe.standard_folder(results)
+        words = [str(file), "--output_folder", str(folder), *arguments]
+        asked = [Job([*words, "--fold", str(fold)], folder, fold) for fold in recipe.folds()]
+        missing = [job for job in asked if not job.finished]
+        if missing:  # processes find done what they would all do at once, and what is wrong is told before any work
+            corpus = recipe.read_corpus()
+            check_source(recipe.tree, corpus)
+            prepare_corpus(recipe, corpus)
+        jobs += missing
+    return jobs
+
+
+def run_jobs(jobs: Sequence[Job], script: Path, count: int) -> list[str]:
+    """Run jobs, ``count`` at once; one that fails does not stop the rest. Return what failed, and why.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        What to run.
+    script : pathlib.Path
+        recipes/train.py.
+    count : int
+        Processes at a time, which share the cores.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "train.py").write_text("raise SystemExit('error: no corpus; give --data_folder')")
+    >>> [failure] = run_jobs([Job([], folder, 1)], folder / "train.py", 1)
+    >>> failure.removeprefix(str(folder)).removesuffix(str(folder / "fold1.log"))
+    ', fold 1: error: no corpus; give --data_folder; see '
+    """
+    threads = str(max((os.cpu_count() or 1) // count, 1))
+    environment = {"OMP_NUM_THREADS": threads, "TQDM_MININTERVAL": "30", **os.environ}
+    pool = Parallel(count, backend="threading", return_as="generator_unordered")
+    results = pool(delayed(_run)(job, [sys.executable, str(script), *job.arguments], environment) for job in jobs)
+    return [failure for failure in tqdm(results, total=len(jobs), desc="runs", unit="run") if failure]
+
+
+def _run(job: Job, words: list[str], environment: dict[str, str]) -> str:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with job.log.open("w") as log:
+        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+    if code == 0:
+        return ""
+    lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{job.folder}, fold {job.fold}: {lines[-1] if lines else f'ended with {code}'}; see {job.log}"

@@ -1,0 +1,115 @@
+"""recipes/experiments.py as its users run it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ser_plugins.errors import InputError
+from ser_plugins.training.experiments import Job, plan, run_jobs
+
+ROOT = Path(__file__).parents[2]
+
+
+def experiments(*words: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "recipes/experiments.py", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def options(arguments, tmp_path):
+    """All but the strategy of the shortest run into ``tmp_path / "out"``."""
+    return arguments("s1", tmp_path / "out", number_of_epochs=1)[1:]
+
+
+def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_path):
+    first = experiments(
+        "table2", "--strategies", "s1,s3", "--folds", "2", *options, "--pretrained_encoder", "./nowhere"
+    )
+    assert first.returncode == 1
+    told, cause = first.stderr.strip().splitlines()[-2:]
+    assert told.startswith("error: 1 of the runs failed")
+    assert "S3/demo/1, fold 2: error: no encoder at ./nowhere; give" in cause and cause.endswith("fold2.log")
+    done = tmp_path / "out" / "S1" / "demo" / "1" / "fold2" / "metrics.json"
+    before = done.stat().st_mtime_ns
+
+    second = experiments("table2", "--strategies", "s1,s3", "--folds", "2", *options, "--pretrained_encoder", "none")
+    assert second.returncode == 0, second.stderr
+    assert "1 runs to do" in second.stdout and done.stat().st_mtime_ns == before
+    rows = json.loads((tmp_path / "out" / "table2.json").read_text())
+    assert [row["strategy"] for row in rows] == ["S1", "S3"]
+    for row in rows:
+        metrics = json.loads((tmp_path / "out" / row["folder"] / "fold2" / "metrics.json").read_text())
+        assert row["mean"] == pytest.approx(100 * metrics["accuracy"]) and row["n_actors"] == 2
+        assert metrics["command"].startswith(f"python recipes/train.py hparams/{row['strategy'].lower()}.yaml")
+    assert (tmp_path / "out" / "table2.md").read_text() in second.stdout
+
+    sweep = experiments("sweep", "clusters=4,6", "--strategy", "s1", "--fold", "2", "--jobs", "2", *options)
+    assert sweep.returncode == 0, sweep.stderr
+    for value in (4, 6):
+        fold = tmp_path / "out" / "sweeps" / "clusters" / str(value) / "S1" / "demo" / "1" / "fold2"
+        assert f"\nclusters: {value}\n" in (fold / "hyperparams.yaml").read_text()
+
+    report = experiments("report", tmp_path / "out")
+    assert report.returncode == 0 and "Sweep of clusters" in (tmp_path / "out" / "report.html").read_text()
+    assert {path.name for path in (tmp_path / "out" / "figures").glob("*.png")} == {
+        *("confusion-S1-demo-1.png", "confusion-S3-demo-1.png", "tsne-demo-1.png", "sweep-clusters-demo.png")
+    }
+
+
+def test_what_is_finished_is_not_planned(options, tmp_path):
+    hparams = [ROOT / "hparams" / f"{name}.yaml" for name in ("s1", "s5")]
+    finished = tmp_path / "S5" / "demo" / "3" / "fold2" / "metrics.json"
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    keys = [*options[: options.index("--output_folder")], "--vad", "none", "--seed", "3"]
+    jobs = plan(hparams, "1,2", keys, tmp_path)
+    assert [(job.folder, job.fold) for job in jobs] == [
+        *((tmp_path / "S1" / "demo" / "3", fold) for fold in (1, 2)),
+        (tmp_path / "S5" / "demo" / "3", 1),
+    ]
+    assert jobs[-1].arguments[:3] == [str(hparams[1]), "--output_folder", str(jobs[-1].folder)]
+    assert jobs[-1].arguments[-2:] == ["--fold", "1"]
+    assert len(plan(hparams[:1], "all", keys, tmp_path)) == 10
+    with pytest.raises(InputError, match="did you mean clusters"):
+        plan(hparams, "1", [*keys, "--cluster", "4"], tmp_path)
+
+
+def test_jobs_run_side_by_side_and_tell_how_they_failed(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, time, pathlib\n"
+        "mine, other = map(pathlib.Path, sys.argv[1:3])\n"
+        "mine.touch()\n"
+        "deadline = time.monotonic() + 60\n"
+        "while not other.exists() and time.monotonic() < deadline: time.sleep(0.01)\n"
+        "print('met' if other.exists() else 'alone')\n"
+        "sys.exit(sys.argv[3] if len(sys.argv) > 3 else 0)\n"
+    )
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    jobs = [
+        Job([a, b], tmp_path / "S1", 1),
+        Job([b, a, "error: no data; give some"], tmp_path / "S1", 2),
+        Job([a, b], tmp_path / "S3", 1),
+    ]
+    failed = run_jobs(jobs, script, 2)
+    log = tmp_path / "S1" / "fold2.log"
+    assert failed == [f"{tmp_path / 'S1'}, fold 2: error: no data; give some; see {log}"]
+    assert [job.log.read_text().splitlines()[0] for job in jobs] == ["met"] * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sweep", "clusters=few", "--corpus", "demo"], "clusters=few: give a key and numbers"),
+        (["figures", "results", "--fold", "1"], "unknown arguments: --fold 1"),
+        (["report", "nowhere"], "error: nowhere holds no finished fold; give the folder of the results"),
+        (["table2", "--strategies", "s9"], "error: cannot read hparams/s9.yaml"),
+        (["table2", "--folds", "first"], "error: --fold first: give a number from 1 to 10, some as 1,2,3, or all"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(words, told):
+    result = experiments(*words)
+    assert result.returncode and told in result.stderr.strip().splitlines()[-1]
