@@ -183,7 +183,7 @@ def test_other_features_than_those_of_the_encoder_are_told(save, tmp_path):
     text = inference_yaml(configuration.resolve(given), HPARAMS / "inference.yaml")
     (tmp_path / "hyperparams.yaml").write_text(text)
     check_features(given, str(tmp_path))
-    with pytest.raises(InputError, match=r"mean_var_norm .*'axis': 'frame'.* this run has .*'axis': 'bin'"):
+    with pytest.raises(InputError, match=r"mean_var_norm .*'axis': 'utterance'.* this run has .*'axis': 'bin'"):
         check_features({**given, "norm_axis": "bin"}, str(tmp_path))
     check_features({**given, "norm_axis": "bin"}, path)
 
