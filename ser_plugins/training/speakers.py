@@ -154,7 +154,7 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, shards: ShardFolder) -> 
 def finish(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain: EncoderBrain, output: Path) -> None:
     """Export the encoder; ``metrics.json`` is written last, and means that all else is there."""
     synthetic = shards.index["synthetic"]
-    name = f"speakers of {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
+    name = f"speaker identification, {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
     metrics = {
         "strategy": tree["strategy"],
         "corpus": tree["corpus"],
