@@ -45,8 +45,7 @@ class BaggedSVMClassifier(nn.Module):
     Attributes
     ----------
     chosen : dict
-        After ``fit``: ``C``, ``gamma`` and ``accuracy``, that of a single machine on the validation part. Not in the
-        state dict.
+        After ``fit``: ``C``, ``gamma`` and the ``accuracy`` on the validation part. Not in the state dict.
     mean, scale : torch.Tensor
         [E], what features are standardised by.
     inverse_temperature : torch.Tensor
@@ -124,7 +123,10 @@ class BaggedSVMClassifier(nn.Module):
                 raise InputError("a bootstrap sample lacks a class; give more utterances of the rarest")
             assert isinstance(machine, SupportVectorMachine)
             machine.hold(fitted)
-        found = inverse_temperature(bag.decision_function(valid_inputs), valid_targets)
+        decisions = bag.decision_function(valid_inputs)
+        predicted = decisions > 0 if self.n_classes == 2 else decisions.argmax(1)
+        self.chosen["accuracy"] = float((predicted == valid_targets).mean())
+        found = inverse_temperature(decisions, valid_targets)
         set_buffers(self, mean=scaler.mean_, scale=scaler.scale_, inverse_temperature=np.asarray(found))
         return self
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ser_plugins.errors import InputError
+from ser_plugins.report.page import paper_tables
 from ser_plugins.report.published import actor_interval, measure, write_table
 from ser_plugins.report.results import read_experiments, read_runs
 
@@ -133,3 +134,9 @@ def test_table3_has_the_methods_that_the_paper_compares(tmp_path, fold):
     assert published == {"Bhavan": 75.69, "Issa": 71.61, "S5": 83.35} and rows[2]["S5"]["paper_mean"] == 83.55
     assert {name for name, row in rows[3].items() if row["mean"]} == {"S5", "Huang", "Bhavan"}
     assert rows[3]["S5"]["mean"] == rows[2]["S5"]["mean"]
+    titles = [table.title for table in paper_tables(read_experiments(tmp_path), tmp_path)]
+    assert titles == ["Table 2: ravdess", "Table 3: ravdess"]
+
+
+def test_the_report_has_no_table3_of_s5_alone(results):
+    assert not any("Table 3" in table.title for table in paper_tables(read_experiments(results), results))
