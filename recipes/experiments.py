@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
-"""Every table and figure of the paper: python recipes/experiments.py table2|sweep|figures|report …."""
+"""Every table and figure of the paper: python recipes/experiments.py table2|table3|sweep|figures|report …."""
 
 import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from ser_plugins.errors import InputError
 from ser_plugins.report.gallery import draw_figures
 from ser_plugins.report.page import write_report
-from ser_plugins.report.table2 import write_table2
+from ser_plugins.report.published import write_table
 from ser_plugins.training.experiments import Job, plan, run_jobs
 
 RECIPES = Path(os.path.relpath(Path(__file__).parent))
 HPARAMS = RECIPES.parent / "hparams"
+STRATEGIES = {"table2": "s1,s2,s3,s4,s5", "table3": "bhavan,issa,kumar,ghaleb,huang,s5", "sweep": "s5"}
 
 
 def main() -> None:
@@ -30,10 +32,11 @@ def main() -> None:
 
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description="Every table and figure of the paper, from runs of recipes/train.py.")
-    commands = parser.add_subparsers(required=True, metavar="table2|sweep|figures|report")
+    commands = parser.add_subparsers(required=True, metavar="table2|table3|sweep|figures|report")
     options = "; all other options are those of recipes/train.py"
     for name, command, about in [
-        ("table2", table2, f"train strategies on folds, what is missing, and write Table 2{options}"),
+        ("table2", partial(table, 2), f"train strategies on folds, what is missing, and write Table 2{options}"),
+        ("table3", partial(table, 3), f"the same with the paper's competitors and S5, for Table 3{options}"),
         ("sweep", sweep, f"train strategies with each value of a setting{options}"),
         ("figures", figures, "draw confusion matrices, embeddings and sweeps of the results in a folder"),
         ("report", report, "write report.html and report.md of the results in a folder, figures included"),
@@ -45,8 +48,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
             continue
         if name == "sweep":
             one.add_argument("grid", type=grid, help="KEY=VALUE,VALUE,… as clusters=4,6,8,10")
-        strategies = "s5" if name == "sweep" else "s1,s2,s3,s4,s5"
-        one.add_argument("--strategies", "--strategy", default=strategies, help="files of hparams/ (%(default)s)")
+        one.add_argument("--strategies", "--strategy", default=STRATEGIES[name], help="files of hparams/ (%(default)s)")
         one.add_argument("--folds", "--fold", default="all", help="as 1,2,3 (%(default)s)")
         one.add_argument("--results", "--output_folder", type=Path, default=Path("results"), help="(%(default)s)")
         one.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
@@ -65,9 +67,9 @@ def grid(text: str) -> tuple[str, list[str]]:
     return key, values.split(",")
 
 
-def table2(given: argparse.Namespace, options: list[str]) -> list[str]:
+def table(number: int, given: argparse.Namespace, options: list[str]) -> list[str]:
     failed = train(plan(strategies(given), given.folds, options, given.results), given)
-    print(write_table2(given.results).read_text(encoding="utf-8"))
+    print(write_table(given.results, number).read_text(encoding="utf-8"))
     return failed
 
 

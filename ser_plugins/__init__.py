@@ -1,22 +1,32 @@
 """SpeechBrain plugins for speech emotion embeddings."""
 
+from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
-from ser_plugins.metric.losses import EmotionConstrainedTripletLoss, TripletLoss
+from ser_plugins.metric.losses import EmotionConstrainedTripletLoss, SmoothedCrossEntropy, TripletLoss
+from ser_plugins.models.bagged_svm import BaggedSVMClassifier
 from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier, UtteranceEncoder
+from ser_plugins.models.feature_cnn import FeatureCNN
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
+from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.models.thin_resnet import ThinResNet34
 
 __all__ = [
+    "BaggedSVMClassifier",
+    "CepstralFeatures",
     "EmotionConstrainedTripletLoss",
+    "FeatureCNN",
     "GhostVLAD",
     "MarginClassifier",
+    "MeanPooling",
     "ProjectedGhostVLAD",
     "SEResNet34",
     "SVMClassifier",
+    "SmoothedCrossEntropy",
     "SoftmaxClassifier",
+    "SpectralFeatures",
     "Spectrogram",
     "SpectrogramNorm",
     "SpeechNormalizer",

@@ -78,6 +78,30 @@ def frame_mask(frames: Tensor, total: int) -> Tensor:
     return torch.arange(total, device=frames.device) < frames.unsqueeze(1)
 
 
+def length_mask(lengths: Tensor, total: int) -> Tensor:
+    """Mask of the descriptors of an utterance, by relative lengths alone: inside of it descriptors may be zero.
+
+    Parameters
+    ----------
+    lengths : torch.Tensor
+        Relative lengths, [B], as `relative_lengths` makes them.
+    total : int
+        Number of descriptors of the batch.
+
+    Returns
+    -------
+    torch.Tensor
+        Boolean mask, [B, total]; at least one descriptor of each utterance is in it.
+
+    Example
+    -------
+    >>> length_mask(torch.tensor([1.0, 0.3333]), 3)
+    tensor([[ True,  True,  True],
+            [ True, False, False]])
+    """
+    return frame_mask(torch.round(lengths.double() * total).long().clamp(1, total), total)
+
+
 def relative_lengths(frames: Tensor, total: int) -> Tensor:
     """Relative lengths that `count_frames` turns back into the same number of frames.
 

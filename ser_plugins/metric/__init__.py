@@ -1,7 +1,7 @@
-"""Relations between emotions, mining, metric losses and balanced batches."""
+"""Relations between emotions, mining, losses and balanced batches."""
 
 from ser_plugins.metric.distance import pairwise_distances
-from ser_plugins.metric.losses import EmotionConstrainedTripletLoss, TripletLoss
+from ser_plugins.metric.losses import EmotionConstrainedTripletLoss, SmoothedCrossEntropy, TripletLoss
 from ser_plugins.metric.mining import semi_hard
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.metric.wheel import WHEEL, polarity_ids
@@ -10,6 +10,7 @@ __all__ = [
     "WHEEL",
     "BalancedBatchSampler",
     "EmotionConstrainedTripletLoss",
+    "SmoothedCrossEntropy",
     "TripletLoss",
     "pairwise_distances",
     "polarity_ids",

@@ -1,4 +1,4 @@
-"""Losses that shape the space of embeddings: the triplet loss and the paper's emotion constraint."""
+"""Losses: the triplet loss and the paper's emotion constraint on embeddings, smoothed cross-entropy on classes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ser_plugins.distributed import gather
 from ser_plugins.errors import InputError
@@ -188,6 +189,54 @@ class EmotionConstrainedTripletLoss(MetricLoss):
         beyond_same = torch.where(has_related[:, None], related, negative)
         emotion = self.hinge("emotion", distances, _off_diagonal(same), beyond_same, self.alpha)
         return emotion + self.hinge("polarity", distances, related, negative, self.beta)
+
+
+class SmoothedCrossEntropy(nn.Module):
+    """Cross-entropy with a share ε of each target spread over all classes, by their prior.
+
+    ``−Σ_c ((1 − ε) [c = y] + ε prior(c)) log p(c)``, averaged over the batch. With the classes' shares of the training
+    part as the prior it is unigram label smoothing (Pereyra et al., ICLR 2017 workshop; Huang et al., Interspeech
+    2020), which keeps frequent classes likely where the speech tells little.
+
+    Arguments
+    ---------
+    prior : sequence of float, optional
+        Share of each class, in any unit: they are divided by their sum. Uniform where not given, which is PyTorch's
+        own ``label_smoothing``.
+    smoothing : float
+        ε, from 0 to 1.
+
+    Raises
+    ------
+    InputError
+        The prior is no distribution, or ε no share.
+
+    Example
+    -------
+    >>> loss = SmoothedCrossEntropy([0.75, 0.25], smoothing=0.2)
+    >>> log_probabilities = torch.tensor([[0.5, 0.5]]).log()
+    >>> round(loss(log_probabilities, torch.tensor([0])).item(), 4)
+    0.6931
+    """
+
+    def __init__(self, prior: Sequence[float] | None = None, smoothing: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= smoothing <= 1:
+            raise InputError(f"smoothing is {smoothing}; give a share from 0 to 1")
+        if prior is not None and (min(prior) < 0 or sum(prior) <= 0):
+            raise InputError(f"prior is {list(prior)}; give the share of each class, none of them negative")
+        self.smoothing = smoothing
+        self.prior = None if prior is None else torch.tensor(prior, dtype=torch.float32) / sum(prior)
+
+    def forward(self, log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the loss, a scalar, of ``log_probabilities`` [B, C] and class indices ``labels`` [B]."""
+        n_classes = log_probabilities.shape[1]
+        if self.prior is not None and len(self.prior) != n_classes:
+            raise InputError(f"a prior of {len(self.prior)} classes for {n_classes}; give one share a class")
+        prior = log_probabilities.new_full((n_classes,), 1 / n_classes) if self.prior is None else self.prior
+        # A loss outside of Brain's modules is not moved to the device: the prior follows the scores.
+        spread = -(log_probabilities @ prior.to(log_probabilities)).mean()
+        return (1 - self.smoothing) * functional.nll_loss(log_probabilities, labels) + self.smoothing * spread
 
 
 def _off_diagonal(mask: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ser_plugins.lengths import frame_mask
+from ser_plugins.lengths import length_mask
 
 
 class GhostVLAD(nn.Module):
@@ -56,10 +56,7 @@ class GhostVLAD(nn.Module):
         """Sum the residuals of ``descriptors`` [B, T'', D], shared out by ``scores`` [B, T'', K + G], to [B, K, D]."""
         assignment = scores.softmax(-1)[..., : self.clusters]
         if lengths is not None:
-            # Descriptors may be zero inside an utterance: only the lengths say where it ends.
-            total = descriptors.shape[1]
-            frames = torch.round(lengths.double() * total).long().clamp(1, total)
-            assignment = assignment * frame_mask(frames, total).unsqueeze(-1)
+            assignment = assignment * length_mask(lengths, descriptors.shape[1]).unsqueeze(-1)
         # sum_i a_ik p_i - (sum_i a_ik) c_k: no [B, T, K, D] tensor of residuals.
         return assignment.transpose(1, 2) @ descriptors - assignment.sum(1).unsqueeze(-1) * self.centres
 

@@ -57,14 +57,14 @@ class SqueezeExcitation(nn.Module):
 class SEBasicBlock(nn.Module):
     """Two 3 × 3 convolutions, squeeze-and-excitation, shortcut, then the activation."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, reduction: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, reduction: int | None) -> None:
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = MaskedBatchNorm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = MaskedBatchNorm(outputs)
-        self.se = SqueezeExcitation(outputs, reduction)
+        self.se = None if reduction is None else SqueezeExcitation(outputs, reduction)
         self.shortcut: nn.Conv2d | None = None
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
@@ -73,7 +73,9 @@ class SEBasicBlock(nn.Module):
     def forward(self, x: Tensor, frames: Tensor | None, mask: Tensor | None) -> Tensor:
         """Map ``x`` [B, C, T, F]; ``frames`` and ``mask`` describe the output."""
         out = functional.relu(self.bn1(self.conv1(x), mask))
-        out = self.se(self.bn2(self.conv2(out), mask), frames)
+        out = self.bn2(self.conv2(out), mask)
+        if self.se is not None:
+            out = self.se(out, frames)
         if self.shortcut is not None:
             x = self.shortcut_bn(self.shortcut(x), mask)
         return functional.relu(out + x)
@@ -96,8 +98,8 @@ class SEResNet34(nn.Module):
         Residual blocks of the four stages.
     n_bins : int
         Frequency bins of the input, F.
-    reduction : int
-        Ratio of the squeeze-and-excitation bottleneck.
+    reduction : int, optional
+        Ratio of the squeeze-and-excitation bottleneck; None leaves it out, and a plain ResNet-34 remains.
     descriptor_size : int, optional
         Size D of a descriptor; the channels of the last stage where not given.
 
@@ -115,7 +117,7 @@ class SEResNet34(nn.Module):
         channels: Sequence[int] = (16, 32, 64, 128),
         blocks: Sequence[int] = (3, 4, 6, 3),
         n_bins: int = 257,
-        reduction: int = 8,
+        reduction: int | None = 8,
         descriptor_size: int | None = None,
     ) -> None:
         super().__init__()

@@ -18,16 +18,124 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-class SVMClassifier(nn.Module):
+class SupportVectorMachine(nn.Module):
+    """RBF support vector machine of scikit-learn, held in buffers.
+
+    It needs no pickle, no scikit-learn to run, moves with ``.to`` and is saved as a state dict, which a new module
+    loads whatever the number of support vectors. Its decisions are those of ``SVC(decision_function_shape="ovr")``, one
+    vote for each pair of classes. All is computed in float64, autocast or not: votes are not continuous, and rounding
+    may turn one.
+
+    Arguments
+    ---------
+    n_classes : int
+        Number of classes, at least 2.
+
+    Attributes
+    ----------
+    support_vectors : torch.Tensor
+        [S, E]
+    pair_coefficients : torch.Tensor
+        [S, P], weight of each support vector in the decision of each of the P = C (C − 1) / 2 pairs of classes.
+    pair_intercepts : torch.Tensor
+        [P]
+    gamma : torch.Tensor
+        Scalar.
+
+    Example
+    -------
+    >>> from sklearn.svm import SVC
+    >>> inputs = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    >>> machine = SupportVectorMachine(n_classes=2)
+    >>> machine.hold(SVC().fit(inputs, [0, 0, 1, 1]))
+    >>> machine.decision_function(inputs).argmax(dim=-1).tolist()
+    [0, 0, 1, 1]
+    """
+
+    support_vectors: torch.Tensor
+    pair_coefficients: torch.Tensor
+    pair_intercepts: torch.Tensor
+    gamma: torch.Tensor
+    sides: torch.Tensor
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        if n_classes < 2:
+            raise InputError(f"a classifier of {n_classes} class(es) decides nothing; give n_classes of 2 or more")
+        self.n_classes = n_classes
+        pairs = _pairs(n_classes)
+        set_buffers(
+            self,
+            support_vectors=np.zeros((0, 0)),
+            pair_coefficients=np.zeros((0, len(pairs))),
+            pair_intercepts=np.zeros(len(pairs)),
+            gamma=np.ones(()),
+        )
+        # Row p has +1 for the first class of pair p and −1 for its second.
+        first, second = functional.one_hot(torch.tensor(pairs), n_classes).double().unbind(dim=1)
+        self.register_buffer("sides", first - second, persistent=False)
+
+    def hold(self, svc: Any) -> None:
+        """Hold a fitted ``sklearn.svm.SVC`` of all classes."""
+        set_buffers(
+            self,
+            support_vectors=svc.support_vectors_,
+            pair_coefficients=_pair_coefficients(svc, self.n_classes),
+            # For two classes scikit-learn turns the sign: its positive decisions mean the second class.
+            pair_intercepts=svc.intercept_ * (-1 if self.n_classes == 2 else 1),
+            gamma=np.asarray(svc._gamma),
+        )
+
+    def decision_function(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """One score a class, float64: its votes, plus at most a third of a vote for how clear they are.
+
+        scikit-learn's one-vs-rest decision function. Of two classes, which share one vote, it is minus and plus the
+        decision itself. ``embeddings`` are [B, 1, E] or [B, E], the scores [B, 1, C] or [B, C].
+        """
+        pairs = self.pair_decisions(embeddings)
+        sides = self.sides.to(pairs)
+        sums = pairs @ sides
+        if self.n_classes == 2:
+            return sums
+        votes = torch.where(pairs >= 0, 1.0, -1.0).to(pairs) @ sides
+        # Each class takes part in C − 1 votes: won minus lost, to won.
+        return (votes + self.n_classes - 1) / 2 + sums / (3 * (sums.abs() + 1))
+
+    def pair_decisions(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """One-vs-one decisions [..., P], float64, of the pairs (0, 1), (0, 2), …; positive for a pair's first class.
+
+        Raises
+        ------
+        RuntimeError
+            Nothing was fitted or loaded before.
+        """
+        if not len(self.support_vectors):
+            raise RuntimeError(
+                "the SVM holds no support vectors; call fit(embeddings, labels) or load a state dict first"
+            )
+        with torch.autocast(embeddings.device.type, enabled=False):
+            flat = embeddings.double().flatten(end_dim=-2)
+            kernel = (-self.gamma.double() * torch.cdist(flat, self.support_vectors.double()).square()).exp()
+            decisions = kernel @ self.pair_coefficients.double() + self.pair_intercepts.double()
+            return decisions.reshape(*embeddings.shape[:-1], decisions.shape[-1])
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """Make room for as many support vectors as the state dict holds, of whatever dimension, then load."""
+        for name in ("support_vectors", "pair_coefficients"):
+            own, stored = getattr(self, name), state_dict.get(prefix + name)
+            if stored is not None and stored.dim() == own.dim():
+                width = stored.shape[1] if name == "support_vectors" else own.shape[1]
+                setattr(self, name, own.new_zeros(stored.shape[0], width))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class SVMClassifier(SupportVectorMachine):
     """Support vector machine with an RBF kernel on utterance embeddings (Mocanu et al. 2021, strategies S4 and S5).
 
-    Fitted by scikit-learn, then held in buffers: it needs no pickle, no scikit-learn to run, moves with ``.to`` and is
-    saved as a state dict, which a new module loads whatever the number of support vectors. Its decisions are those of
-    ``SVC(decision_function_shape="ovr", break_ties=True)``, one vote for each pair of classes; its probabilities those
-    decisions at a calibrated temperature.
-
-    Embeddings are L2-normalised first, as the metric losses see them (their length carries nothing that was trained).
-    All is computed in float64, autocast or not: votes are not continuous, and rounding may turn one.
+    Fitted by scikit-learn, then held as a `SupportVectorMachine`, whose attributes it has. Its classes are those of
+    ``SVC(decision_function_shape="ovr", break_ties=True)``; its probabilities its decisions at a calibrated
+    temperature. Embeddings are L2-normalised first, as the metric losses see them (their length carries nothing that
+    was trained).
 
     Arguments
     ---------
@@ -38,14 +146,8 @@ class SVMClassifier(nn.Module):
     ----------
     chosen : dict
         After ``fit``: ``C``, ``gamma`` and, with validation data, its ``accuracy``. Not in the state dict.
-    support_vectors : torch.Tensor
-        [S, E]
-    pair_coefficients : torch.Tensor
-        [S, P], weight of each support vector in the decision of each of the P = C (C − 1) / 2 pairs of classes.
-    pair_intercepts : torch.Tensor
-        [P]
-    gamma, inverse_temperature : torch.Tensor
-        Scalars.
+    inverse_temperature : torch.Tensor
+        Scalar.
 
     Example
     -------
@@ -55,30 +157,12 @@ class SVMClassifier(nn.Module):
     [0, 0, 1, 1]
     """
 
-    support_vectors: torch.Tensor
-    pair_coefficients: torch.Tensor
-    pair_intercepts: torch.Tensor
-    gamma: torch.Tensor
     inverse_temperature: torch.Tensor
-    sides: torch.Tensor
 
     def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        if n_classes < 2:
-            raise InputError(f"a classifier of {n_classes} class(es) decides nothing; give n_classes of 2 or more")
-        self.n_classes = n_classes
+        super().__init__(n_classes)
         self.chosen: dict[str, float | str] = {}
-        pairs = _pairs(n_classes)
-        self._hold(
-            support_vectors=np.zeros((0, 0)),
-            pair_coefficients=np.zeros((0, len(pairs))),
-            pair_intercepts=np.zeros(len(pairs)),
-            gamma=np.ones(()),
-            inverse_temperature=np.ones(()),
-        )
-        # Row p has +1 for the first class of pair p and −1 for its second.
-        first, second = functional.one_hot(torch.tensor(pairs), n_classes).double().unbind(dim=1)
-        self.register_buffer("sides", first - second, persistent=False)
+        set_buffers(self, inverse_temperature=np.ones(()))
 
     def fit(
         self,
@@ -120,26 +204,18 @@ class SVMClassifier(nn.Module):
             The shapes do not match, a class has no utterance, or only one while there is no validation part.
         """
         inputs, targets = self._examples(embeddings, labels)
-        counts = np.bincount(targets, minlength=self.n_classes)
-        if not counts.all():
-            raise InputError(f"class {int(counts.argmin())} has no utterance in the training part; leave its label out")
+        smallest = check_classes(targets, self.n_classes)
         if (valid_embeddings is None) != (valid_labels is None):
             raise InputError("the validation part has embeddings or labels only; give both or neither")
         if valid_embeddings is None or valid_labels is None:
-            svc, decisions = _fit_alone(inputs, targets, folds=min(5, int(counts.min())))
+            svc, decisions = _fit_alone(inputs, targets, folds=min(5, smallest))
             self.chosen = {"C": 1, "gamma": "scale"}
         else:
             valid_inputs, valid_targets = self._examples(valid_embeddings, valid_labels)
-            svc, self.chosen = _choose(inputs, targets, valid_inputs, valid_targets, sorted(C), gamma)
+            svc, self.chosen = choose(inputs, targets, valid_inputs, valid_targets, sorted(C), gamma)
             decisions, targets = svc.decision_function(valid_inputs), valid_targets
-        self._hold(
-            support_vectors=svc.support_vectors_,
-            pair_coefficients=_pair_coefficients(svc, self.n_classes),
-            # For two classes scikit-learn turns the sign: its positive decisions mean the second class.
-            pair_intercepts=svc.intercept_ * (-1 if self.n_classes == 2 else 1),
-            gamma=np.asarray(svc._gamma),
-            inverse_temperature=np.asarray(_inverse_temperature(decisions, targets)),
-        )
+        self.hold(svc)
+        set_buffers(self, inverse_temperature=np.asarray(inverse_temperature(decisions, targets)))
         return self
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -163,64 +239,60 @@ class SVMClassifier(nn.Module):
         scores = self.inverse_temperature.double() * self.decision_function(embeddings)
         return scores.log_softmax(dim=-1).float()
 
-    def decision_function(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """One score a class, float64: its votes, plus at most a third of a vote for how clear they are.
-
-        scikit-learn's one-vs-rest decision function. Of two classes, which share one vote, it is minus and plus the
-        decision itself. Shapes are those of ``forward``.
-        """
-        pairs = self.pair_decisions(embeddings)
-        sides = self.sides.to(pairs)
-        sums = pairs @ sides
-        if self.n_classes == 2:
-            return sums
-        votes = torch.where(pairs >= 0, 1.0, -1.0).to(pairs) @ sides
-        # Each class takes part in C − 1 votes: won minus lost, to won.
-        return (votes + self.n_classes - 1) / 2 + sums / (3 * (sums.abs() + 1))
-
     def pair_decisions(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """One-vs-one decisions [..., P], float64, of the pairs (0, 1), (0, 2), …; positive for a pair's first class."""
-        if not len(self.support_vectors):
-            raise RuntimeError(
-                "the SVM holds no support vectors; call fit(embeddings, labels) or load a state dict first"
-            )
-        with torch.autocast(embeddings.device.type, enabled=False):
-            unit = functional.normalize(embeddings.double(), dim=-1)
-            flat = unit.flatten(end_dim=-2)
-            kernel = (-self.gamma.double() * torch.cdist(flat, self.support_vectors.double()).square()).exp()
-            decisions = kernel @ self.pair_coefficients.double() + self.pair_intercepts.double()
-            return decisions.reshape(*unit.shape[:-1], decisions.shape[-1])
+        """One-vs-one decisions of the normalised embeddings; see `SupportVectorMachine`."""
+        return super().pair_decisions(functional.normalize(embeddings.double(), dim=-1))
 
     def _examples(
         self, embeddings: torch.Tensor | ArrayLike, labels: torch.Tensor | ArrayLike
     ) -> tuple[Floats, Labels]:
         """Normalise embeddings to [N, E] and labels to [N], as arrays."""
-        inputs = torch.as_tensor(embeddings).detach().cpu().double()
-        inputs = inputs.squeeze(1) if inputs.dim() == 3 else inputs
-        targets = torch.as_tensor(labels).detach().cpu().flatten()
-        if inputs.dim() != 2 or len(inputs) != len(targets):
-            raise InputError(f"{len(targets)} labels for embeddings {list(inputs.shape)}; give one for each of [N, E]")
-        if not inputs.isfinite().all():
-            raise InputError("an embedding is not finite; look for a diverged training run or a silent file")
-        strange = targets[(targets < 0) | (targets >= self.n_classes) | (targets != targets.long())]
-        if len(strange):
-            raise InputError(f"label {strange[0].item()} is no class index from 0 to {self.n_classes - 1}")
-        return functional.normalize(inputs, dim=-1).numpy(), targets.long().numpy()
+        inputs, targets = examples(embeddings, labels, self.n_classes)
+        return functional.normalize(torch.from_numpy(inputs), dim=-1).numpy(), targets
 
-    def _hold(self, **arrays: Floats) -> None:
-        """Hold arrays as float64 buffers, where the module is."""
-        device = next((buffer.device for buffer in self.buffers()), None)
-        for name, array in arrays.items():
-            self.register_buffer(name, torch.tensor(array, dtype=torch.float64, device=device))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Make room for as many support vectors as the state dict holds, of whatever dimension, then load."""
-        for name in ("support_vectors", "pair_coefficients"):
-            own, stored = getattr(self, name), state_dict.get(prefix + name)
-            if stored is not None and stored.dim() == own.dim():
-                width = stored.shape[1] if name == "support_vectors" else own.shape[1]
-                setattr(self, name, own.new_zeros(stored.shape[0], width))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+def examples(
+    embeddings: torch.Tensor | ArrayLike, labels: torch.Tensor | ArrayLike, n_classes: int
+) -> tuple[Floats, Labels]:
+    """Bring embeddings [N, 1, E] or [N, E] and labels [N] or [N, 1] to arrays [N, E], float64, and [N].
+
+    Raises
+    ------
+    InputError
+        The shapes do not match, an embedding is not finite, or a label no class index.
+    """
+    inputs = torch.as_tensor(embeddings).detach().cpu().double()
+    inputs = inputs.squeeze(1) if inputs.dim() == 3 else inputs
+    targets = torch.as_tensor(labels).detach().cpu().flatten()
+    if inputs.dim() != 2 or len(inputs) != len(targets):
+        raise InputError(f"{len(targets)} labels for embeddings {list(inputs.shape)}; give one for each of [N, E]")
+    if not inputs.isfinite().all():
+        raise InputError("an embedding is not finite; look for a diverged training run or a silent file")
+    strange = targets[(targets < 0) | (targets >= n_classes) | (targets != targets.long())]
+    if len(strange):
+        raise InputError(f"label {strange[0].item()} is no class index from 0 to {n_classes - 1}")
+    return inputs.numpy(), targets.long().numpy()
+
+
+def check_classes(targets: Labels, n_classes: int) -> int:
+    """Return the size of the smallest class.
+
+    Raises
+    ------
+    InputError
+        A class is empty.
+    """
+    counts = np.bincount(targets, minlength=n_classes)
+    if not counts.all():
+        raise InputError(f"class {int(counts.argmin())} has no utterance in the training part; leave its label out")
+    return int(counts.min())
+
+
+def set_buffers(module: nn.Module, **arrays: Floats) -> None:
+    """Hold arrays as float64 buffers, where the module is."""
+    device = next((buffer.device for buffer in module.buffers()), None)
+    for name, array in arrays.items():
+        module.register_buffer(name, torch.tensor(array, dtype=torch.float64, device=device))
 
 
 def _pairs(n_classes: int) -> list[tuple[int, int]]:
@@ -235,7 +307,7 @@ def _support_vector_machine(C: float, gamma: float | str, **options: Any) -> Any
     return SVC(C=C, gamma=gamma, decision_function_shape="ovr", break_ties=True, cache_size=500, **options)
 
 
-def _choose(
+def choose(
     inputs: Floats,
     targets: Labels,
     valid_inputs: Floats,
@@ -287,7 +359,7 @@ def _pair_coefficients(svc: Any, n_classes: int) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _inverse_temperature(decisions: Floats, targets: Labels) -> float:
+def inverse_temperature(decisions: Floats, targets: Labels) -> float:
     """Factor on the decisions of the least cross-entropy (Guo et al., 2017), as scikit-learn's temperature calibration.
 
     Its CalibratedClassifierCV would cross-validate even a frozen machine, and so refuse a validation part in which a

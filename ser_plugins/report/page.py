@@ -11,9 +11,9 @@ from pathlib import Path
 import jinja2
 
 from ser_plugins.files import atomic_write
-from ser_plugins.report import table2
 from ser_plugins.report.gallery import Picture, draw_figures
 from ser_plugins.report.layout import ABSENT, Cell, Table, link, number
+from ser_plugins.report.published import measure, of_table, tables
 from ser_plugins.report.results import Experiment, Run, read_experiments
 from ser_plugins.report.tables import MEASURES, sweep_runs
 
@@ -35,11 +35,10 @@ class Page:
 def write_report(results: Path) -> Path:
     """Draw the figures, and write ``report.html`` and ``report.md`` of the results in a folder; return the first."""
     experiments = read_experiments(results)
-    whole = [one for one in experiments if one.setting is None]
     lines = [(one, run) for one in experiments for run in one.runs]
     page = Page(
         f"{len(lines)} finished folds of {len(experiments)} experiments. Each number links to the run that it is of.",
-        [*(table2.tables(table2.measure(whole, results)) if whole else []), *sweep_tables(experiments, results)],
+        [*paper_tables(experiments, results), *sweep_tables(experiments, results)],
         draw_figures(results),
         [folds_table(lines, results), provenance_table(lines)],
     )
@@ -62,6 +61,15 @@ def markdown(page: Page, folder: Path) -> str:
     figures = [f"![{one.caption}]({link(one.path, folder)})\n\n{one.caption}.\n" for one in page.pictures]
     means, folds = ([table.markdown() for table in tables] for tables in (page.means, page.folds))
     return "\n".join([f"# {TITLE}\n", f"{page.introduction}\n", *means, "## Figures\n", *figures, *folds])
+
+
+def paper_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]:
+    """Tables 2 and 3 of what was run; S5 stands in both, and makes no Table 3 of its own."""
+    second, third = (of_table(experiments, number) for number in (2, 3))
+    found = tables(measure(second, folder, 2), 2) if second else []
+    if any(one not in second for one in third):
+        found += tables(measure(third, folder, 3), 3)
+    return found
 
 
 def sweep_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]:

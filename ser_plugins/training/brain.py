@@ -7,15 +7,17 @@ from typing import Any
 import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import update_learning_rate
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
 class EncoderBrain(sb.Brain):  # type: ignore[misc]
     """Train ``modules.embedding_model``.
 
-    With ``hparams.metric_loss`` the embeddings are trained by it, and validation counts how many utterances lie nearest
-    to the centroid of their own class; without, ``modules.classifier`` is trained by cross-entropy with them.
+    With ``hparams.metric_loss`` the embeddings are trained by it. A ``modules.classifier`` that has weights is trained
+    with them, by ``hparams.classification_loss`` of its log-probabilities; given both, the two losses are summed.
+    Validation counts how many utterances such a classifier recognises; without one, how many lie nearest to the
+    centroid of their own class.
 
     Attributes
     ----------
@@ -41,23 +43,23 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def compute_objectives(self, predictions: Tensor, batch: Any, stage: sb.Stage) -> Tensor:
         """Compute the loss, and count what is recognised."""
         labels = batch.label.data.squeeze(1).to(self.device)
+        loss = torch.zeros((), device=self.device)
         if self.hparams.metric_loss is not None:
-            loss: Tensor = self.hparams.metric_loss(predictions, labels)
-            self._count_nearest(predictions, labels, stage)
-            return loss
-        scores = self.modules.classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
+            loss = loss + self.hparams.metric_loss(predictions, labels)
+            if stage == sb.Stage.TRAIN:
+                for name, value in self.hparams.metric_loss.statistics.items():
+                    self.statistics[name] = self.statistics.get(name, 0.0) + float(value)
+        if learns(self.modules.classifier):
+            scores = self.modules.classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
+            loss = loss + self.hparams.classification_loss(scores, labels)
+            self._count(scores, labels)
+        elif stage != sb.Stage.TRAIN:
+            self._count(_unit(predictions) @ self.centroids.T, labels)
+        return loss
+
+    def _count(self, scores: Tensor, labels: Tensor) -> None:
         self.correct += int((scores.argmax(-1) == labels).sum())
         self.count += len(labels)
-        return functional.nll_loss(scores, labels)
-
-    def _count_nearest(self, embeddings: Tensor, labels: Tensor, stage: sb.Stage) -> None:
-        if stage == sb.Stage.TRAIN:
-            for name, value in self.hparams.metric_loss.statistics.items():
-                self.statistics[name] = self.statistics.get(name, 0.0) + float(value)
-        else:
-            nearest = (_unit(embeddings) @ self.centroids.T).argmax(-1)
-            self.correct += int((nearest == labels).sum())
-            self.count += len(labels)
 
     @torch.no_grad()
     def _class_centroids(self) -> Tensor:
@@ -94,7 +96,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             for name, optimizer in self.optimizers_dict.items():
                 update_learning_rate(optimizer, self.rate * (factor if name == "backbone" else 1.0))
             self.statistics: dict[str, float] = {}
-        elif self.hparams.metric_loss is not None:
+        elif not learns(self.modules.classifier):
             self.centroids = self._class_centroids()
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
@@ -119,6 +121,11 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def validate(self) -> dict[str, float]:
         """What an epoch's validation found."""
         return {"accuracy": self.correct / max(1, self.count)}
+
+
+def learns(module: nn.Module) -> bool:
+    """True where gradients train the module."""
+    return any(True for _ in module.parameters())
 
 
 def _unit(embeddings: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import run_on_main
-from torch import nn
 
 from ser_plugins import configuration
 from ser_plugins.audio.cache import prepare
@@ -26,7 +25,6 @@ from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.metric.sampler import BalancedBatchSampler
-from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.report.figures import confusion_figure
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
@@ -99,7 +97,9 @@ def with_audio(table: pd.DataFrame, prepared: Mapping[str, str]) -> pd.DataFrame
 
 def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Path) -> None:
     """Train, evaluate and export one fold."""
-    tree = {**recipe.tree, "labels": list(corpus.labels), "fold": fold}
+    shares = parts["train"]["emotion"].value_counts(normalize=True)
+    prior = [float(shares.get(label, 0.0)) for label in corpus.labels]
+    tree = {**recipe.tree, "labels": list(corpus.labels), "prior": prior, "fold": fold}
     source, origin = encoder_source(recipe, tree, parts["train"], folder)
     loaders = partial(make_loaders, parts=parts)
     brain, report = train(tree, recipe.options, folder, source, EncoderBrain, loaders)
@@ -178,6 +178,7 @@ def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, 
             "column": "speaker",
             "labels": speakers,
             "classifier": base["classifier"],
+            "classification_loss": base["classification_loss"],
             "metric_loss": None,
             "number_of_epochs": tree["speaker_epochs"],
             "backbone_lr_factor": 1.0,
@@ -219,8 +220,8 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[S
 
 def fit_classifier(brain: EncoderBrain, parts: Parts, labels: Sequence[str]) -> None:
     """Fit a classifier that is not trained by gradients on the training part, chosen on the validation part."""
-    classifier: nn.Module = brain.modules.classifier
-    if not isinstance(classifier, SVMClassifier):
+    classifier = brain.modules.classifier
+    if not hasattr(classifier, "fit"):
         return
     index = {label: i for i, label in enumerate(labels)}
     found = {}
@@ -229,4 +230,5 @@ def fit_classifier(brain: EncoderBrain, parts: Parts, labels: Sequence[str]) -> 
         found[name] = (embed(brain, parts[name], labels), targets)
     classifier.cpu().fit(*found["train"], *found["valid"])
     classifier.to(brain.device)
+    brain.best.setdefault("accuracy", classifier.chosen["accuracy"])
     logger.info("SVM: %s", classifier.chosen)

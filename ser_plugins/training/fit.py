@@ -14,14 +14,13 @@ from typing import Any
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.train_logger import FileTrainLogger
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
-from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.brain import EncoderBrain, learns
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.transfer import check_features, transfer
 
@@ -72,11 +71,14 @@ def train(
     hparams["stopwatch"] = Stopwatch()
     report = transfer(hparams["embedding_model"], source) if source is not None else {}
     names = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
-    weights = {name: hparams[name] for name in ("embedding_model", "classifier") if _learns(hparams[name])}
+    weights = {name: hparams[name] for name in ("embedding_model", "classifier") if learns(hparams[name])}
     counters = {name: hparams[name] for name in ("epoch_counter", "stopwatch")}
     checkpointer = WholeCheckpointer(folder / "save", {**weights, **counters})
     brain = brain_class({name: hparams[name] for name in names}, hparams["opt_class"], hparams, options, checkpointer)
     train_loader, valid_loader = loaders(brain, hparams)
+    if not weights:  # hand-made features, and a classifier that is fitted
+        brain.best = {"epoch": 0}
+        return brain, report
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
     for name, module in brain.modules.items():
         if isinstance(module, DistributedDataParallel):
@@ -121,7 +123,3 @@ def commit() -> str | None:
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _learns(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())

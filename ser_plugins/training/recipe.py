@@ -56,7 +56,8 @@ class Recipe:
             known = ", ".join(sorted(file.stem for file in corpus_path.parent.glob("*.yaml")))
             raise InputError(f"unknown corpus {name!r}; there are {known}")
         corpus = configuration.read(corpus_path)
-        settings = corpus.pop("settings") or {}
+        # What a strategy turns off, as crops, no corpus turns on.
+        settings = {k: v for k, v in (corpus.pop("settings") or {}).items() if strategy.get(k, v) is not None}
         corpus_keys = {key: given.pop(key) for key in list(given) if key in corpus}
         known_tree = {**strategy, **{key: None for key in corpus}}
         configuration.merge(known_tree, given, "command line")

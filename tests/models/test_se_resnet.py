@@ -153,3 +153,16 @@ def test_three_stages_are_refused():
         SEResNet34([8, 8, 16])
     with pytest.raises(ValueError, match="four"):
         SEResNet34(blocks=[3, 4, 6])
+
+
+@torch.no_grad()
+def test_without_reduction_it_is_the_network_whose_gates_are_open():
+    torch.manual_seed(0)
+    gated, plain = SEResNet34((8, 8, 8, 8)).eval(), SEResNet34((8, 8, 8, 8), reduction=None).eval()
+    report = plain.load_state_dict(gated.state_dict(), strict=False)
+    assert not report.missing_keys and all(".se." in name for name in report.unexpected_keys)
+    for block in gated.stages:
+        block.se.expand.weight.zero_()
+        block.se.expand.bias.fill_(100.0)
+    feats, lengths = torch.randn(2, 60, 257), torch.tensor([1.0, 0.5])
+    torch.testing.assert_close(plain(feats, lengths), gated(feats, lengths))

@@ -59,6 +59,16 @@ def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_pa
     }
 
 
+def test_table3_trains_competitors_under_the_same_folds(options, tmp_path):
+    result = experiments("table3", "--strategies", "bhavan,s1", "--folds", "2", *options)
+    assert result.returncode == 0, result.stderr
+    [row] = json.loads((tmp_path / "out" / "table3.json").read_text())
+    assert row["strategy"] == "Bhavan" and row["n_actors"] == 2
+    folds = [tmp_path / "out" / name / "demo" / "1" / "folds.csv" for name in ("Bhavan", "S1")]
+    assert folds[0].read_bytes() == folds[1].read_bytes()
+    assert (tmp_path / "out" / "table3.md").read_text() in result.stdout
+
+
 def test_what_is_finished_is_not_planned(options, tmp_path):
     hparams = [ROOT / "hparams" / f"{name}.yaml" for name in ("s1", "s5")]
     finished = tmp_path / "S5" / "demo" / "3" / "fold2" / "metrics.json"

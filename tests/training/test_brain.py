@@ -87,7 +87,8 @@ def test_backbone_is_frozen_first_and_then_learns_at_its_own_rate():
     torch.manual_seed(0)
     modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
     modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
-    hparams = {"metric_loss": None, "lr": 0.1, "lr_decay_epochs": 2, "backbone_lr_factor": 0.25, "frozen_epochs": 1}
+    rates = {"lr": 0.1, "lr_decay_epochs": 2, "backbone_lr_factor": 0.25, "frozen_epochs": 1}
+    hparams = {"metric_loss": None, "classification_loss": torch.nn.functional.nll_loss, **rates}
     brain = EncoderBrain(modules, partial(torch.optim.SGD, lr=9.0), hparams)
     brain.train_batches = BalancedBatchSampler([0, 1, 2])
     brain.init_optimizers()
@@ -105,3 +106,25 @@ def test_backbone_is_frozen_first_and_then_learns_at_its_own_rate():
         for name, weight in weights.items():
             own = (0.25 if epoch > 1 else 0.0) if ".backbone." in name else 1.0
             torch.testing.assert_close(weight, before[name] - rate * own * gradients[name])
+
+
+def test_both_losses_are_summed_where_a_classifier_is_trained_beside_a_metric():
+    torch.manual_seed(0)
+    metric = TripletLoss(0.5)
+    modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
+    modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
+
+    def cross_entropy(scores, labels):
+        return 2 * torch.nn.functional.nll_loss(scores, labels)
+
+    brain = EncoderBrain(modules, hparams={"metric_loss": metric, "classification_loss": cross_entropy})
+    labels = torch.arange(12) % 3
+    batch = next(iter(loader(torch.randn(12, 6), labels, 12)))
+    brain.on_stage_start(sb.Stage.VALID)
+    embeddings = brain.compute_forward(batch, sb.Stage.VALID)
+    found = brain.compute_objectives(embeddings, batch, sb.Stage.VALID)
+    logits = modules["classifier"].linear(embeddings.squeeze(1).relu())
+    assert metric(embeddings, labels) > 0
+    expected = metric(embeddings, labels) + 2 * torch.nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(found, expected)
+    assert brain.validate() == {"accuracy": int((logits.argmax(-1) == labels).sum()) / 12}

@@ -1,4 +1,4 @@
-"""Table 2 against numpy, from the files alone."""
+"""Tables 2 and 3 against numpy, from the files alone."""
 
 import csv
 import json
@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 
 from ser_plugins.errors import InputError
+from ser_plugins.report.page import paper_tables
+from ser_plugins.report.published import actor_interval, measure, write_table
 from ser_plugins.report.results import read_experiments, read_runs
-from ser_plugins.report.table2 import actor_interval, measure, write_table2
 
 
 @pytest.fixture(scope="module")
 def rows(results):
-    write_table2(results)
+    write_table(results, 2)
     return json.loads((results / "table2.json").read_text())
 
 
@@ -107,14 +108,35 @@ def test_the_three_files_say_the_same(rows, results):
 
 def test_sweeps_are_left_out_and_nothing_is_told(results, tmp_path, fold):
     with pytest.raises(InputError, match="no finished fold"):
-        write_table2(tmp_path)
+        write_table(tmp_path, 2)
     fold(tmp_path / "sweeps" / "clusters" / "4" / "S3", 1, 0.5, strategy="S3", corpus="ravdess", seed=1)
-    with pytest.raises(InputError, match="sweeps only"):
-        write_table2(tmp_path)
+    with pytest.raises(InputError, match="no run of Table 2"):
+        write_table(tmp_path, 2)
     settings = [one.setting for one in read_experiments(results) if one.setting]
     assert settings == sorted(settings[:4]) + sorted(settings[4:]) and ("alpha", 0.05) in settings
 
 
 def test_published_results_of_other_corpora_are_not_shown(results):
     own = [one for one in read_experiments(results) if one.corpus == "<b>own"]
-    assert measure(own, results)["strategy"].tolist() == ["S1"]
+    assert measure(own, results, 2)["strategy"].tolist() == ["S1"]
+
+
+def test_table3_has_the_methods_that_the_paper_compares(tmp_path, fold):
+    for strategy in ("S1", "S5", "Huang", "Bhavan"):
+        fold(tmp_path / strategy / "ravdess" / "1", 1, 0.5, strategy=strategy, corpus="ravdess", seed=1)
+    rows = {}
+    for number in (2, 3):
+        assert write_table(tmp_path, number).read_text().startswith(f"## Table {number}: ravdess")
+        rows[number] = {row["strategy"]: row for row in json.loads((tmp_path / f"table{number}.json").read_text())}
+    assert set(rows[2]) == {f"S{i}" for i in range(1, 6)}
+    assert set(rows[3]) == {"Bhavan", "Issa", "Kumar", "Ghaleb", "Huang", "S5"}
+    published = {name: row["paper_mean"] for name, row in rows[3].items() if row["paper_mean"]}
+    assert published == {"Bhavan": 75.69, "Issa": 71.61, "S5": 83.35} and rows[2]["S5"]["paper_mean"] == 83.55
+    assert {name for name, row in rows[3].items() if row["mean"]} == {"S5", "Huang", "Bhavan"}
+    assert rows[3]["S5"]["mean"] == rows[2]["S5"]["mean"]
+    titles = [table.title for table in paper_tables(read_experiments(tmp_path), tmp_path)]
+    assert titles == ["Table 2: ravdess", "Table 3: ravdess"]
+
+
+def test_the_report_has_no_table3_of_s5_alone(results):
+    assert not any("Table 3" in table.title for table in paper_tables(read_experiments(results), results))

@@ -1,4 +1,4 @@
-"""The paper's Table 2 from results on disk, its own numbers beside ours."""
+"""The paper's Tables 2 and 3 from results on disk, its own numbers beside ours."""
 
 from __future__ import annotations
 
@@ -57,7 +57,20 @@ def actor_interval(runs: Sequence[Run]) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def measure(experiments: Iterable[Experiment], folder: Path) -> pd.DataFrame:
+def of_table(experiments: Iterable[Experiment], number: int) -> list[Experiment]:
+    """Experiments of Table 2, whatever is not of Table 3 alone, or of Table 3, the methods that it compares.
+
+    A sweep is of none.
+    """
+    published = pd.read_csv(PUBLISHED)
+    listed = {table: set(part["strategy"]) for table, part in published.groupby("table")}
+    whole = [one for one in experiments if one.setting is None]
+    if number == 3:
+        return [one for one in whole if one.strategy in listed[3]]
+    return [one for one in whole if one.strategy not in listed[3] - listed[2]]
+
+
+def measure(experiments: Iterable[Experiment], folder: Path, number: int) -> pd.DataFrame:
     """One row an experiment and one for each published result that nothing was measured beside; in percent.
 
     Parameters
@@ -66,11 +79,13 @@ def measure(experiments: Iterable[Experiment], folder: Path) -> pd.DataFrame:
         What was run, one or more.
     folder : pathlib.Path
         Folder of the table; the column ``folder`` is relative to it.
+    number : {2, 3}
+        The paper's table that published results are of. Where it does not tell whose a number is, none is given.
     """
     rows = pd.DataFrame([_row(one, folder) for one in experiments])
     published = pd.read_csv(PUBLISHED)
-    published = published[published["corpus"].isin(rows["corpus"])]
-    published = published.rename(columns={name: f"paper_{name}" for name in SPREAD})
+    published = published[(published["table"] == number) & published["corpus"].isin(rows["corpus"])]
+    published = published.drop(columns="table").rename(columns={name: f"paper_{name}" for name in SPREAD})
     table = rows.merge(published, "outer", ["corpus", "strategy"])
     return table.sort_values(["corpus", "strategy", "seed"], ignore_index=True).convert_dtypes()
 
@@ -98,25 +113,25 @@ def _row(one: Experiment, folder: Path) -> dict[str, Any]:
     }
 
 
-def write_table2(results: Path) -> Path:
-    """Write ``table2.csv``, ``table2.json`` and ``table2.md`` of the results in a folder; return the last."""
-    experiments = [one for one in read_experiments(results) if one.setting is None]
+def write_table(results: Path, number: int) -> Path:
+    """Write ``table<number>.csv``, ``.json`` and ``.md`` of the results in a folder; return the last."""
+    experiments, name = of_table(read_experiments(results), number), f"table{number}"
     if not experiments:
-        raise InputError(f"{results} holds sweeps only; run recipes/experiments.py table2")
-    frame = measure(experiments, results)
-    atomic_write(results / "table2.csv", frame.to_csv(index=False, lineterminator="\n"))
+        raise InputError(f"{results} holds no run of Table {number}; run recipes/experiments.py {name}")
+    frame = measure(experiments, results, number)
+    atomic_write(results / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
     records = json.loads(frame.to_json(orient="records", double_precision=15))
-    atomic_write(results / "table2.json", json.dumps(records, indent=2, ensure_ascii=False) + "\n")
-    path = results / "table2.md"
-    atomic_write(path, "\n".join(table.markdown() for table in tables(frame)))
+    atomic_write(results / f"{name}.json", json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+    path = results / f"{name}.md"
+    atomic_write(path, "\n".join(table.markdown() for table in tables(frame, number)))
     return path
 
 
-def tables(frame: pd.DataFrame) -> list[Table]:
-    """Lay out Table 2: a table a corpus, each number linked to the folder that it was read from."""
+def tables(frame: pd.DataFrame, number: int) -> list[Table]:
+    """Lay out Table 2 or 3: a table a corpus, each number linked to the folder that it was read from."""
     found = []
     for corpus, part in frame.groupby("corpus", sort=False):
-        title = f"Table 2: {corpus}{' (synthetic audio)' if part['synthetic'].fillna(False).any() else ''}"
+        title = f"Table {number}: {corpus}{' (synthetic audio)' if part['synthetic'].fillna(False).any() else ''}"
         sources = "; ".join(dict.fromkeys(part["source"].dropna()))
         note = f"{NOTE} Paper: {sources}." if sources else NOTE
         columns = COLUMNS if sources else COLUMNS[: -len(SPREAD)]

@@ -1,0 +1,54 @@
+"""The competitors of the paper's Table 3, end to end on a table of two emotions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ruamel.yaml import YAML
+from speechbrain.inference.classifiers import EncoderClassifier
+
+COMPETITORS = ["bhavan", "issa", "kumar", "ghaleb", "huang"]
+OUTPUTS = {"metrics.json", "predictions.csv", "embeddings.npz", "hyperparams.yaml", "model"}
+
+
+@pytest.fixture
+def own(table, tmp_path) -> dict[str, object]:
+    """Six speakers of two emotions, one of them rarer in training."""
+    table[~((table.emotion == "sad") & table.path.str.contains("-2"))].to_csv(tmp_path / "own.csv", index=False)
+    return {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
+
+
+@pytest.mark.parametrize("strategy", COMPETITORS)
+def test_each_competitor_leaves_a_model_that_decides_as_the_run_did(train, own, tmp_path, strategy):
+    whole = {"crop_seconds": "null"} if strategy in {"issa", "ghaleb"} else {}
+    fold = train(strategy, tmp_path / "out", **own, **whole) / "fold1"
+    assert {path.name for path in fold.iterdir()} >= OUTPUTS
+    metrics, table = json.loads((fold / "metrics.json").read_text()), pd.read_csv(fold / "predictions.csv")
+    assert metrics["strategy"] == strategy.capitalize() and metrics["pretrained_encoder"] == "none"
+    assert 0 <= metrics["valid_accuracy"] <= 1
+    assert metrics["accuracy"] == pytest.approx((table.emotion == table.predicted).mean())
+
+    classifier = torch.load(fold / "model" / "classifier.ckpt", weights_only=True)
+    assert all(isinstance(weight, torch.Tensor) for weight in classifier.values())
+    model = EncoderClassifier.from_hparams(source=str(fold / "model"), savedir=str(tmp_path / "fetched"))
+    kept = np.load(fold / "embeddings.npz")["embedding"]
+    wavs = [model.load_audio(str(next(Path(tmp_path).glob(f"{name}.wav"))), savedir=str(tmp_path)) for name in table.id]
+    for row, wav, embedding in zip(table.itertuples(), wavs, kept, strict=True):
+        scores, _, _, label = model.classify_batch(wav[None])
+        np.testing.assert_allclose(scores.flatten(), [row.happy, row.sad], atol=1e-4)
+        assert np.ravel(label)[0] == row.predicted
+        np.testing.assert_allclose(model.encode_batch(wav[None]).flatten(), embedding, rtol=1e-4, atol=1e-4)
+    batch = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+    lengths = torch.tensor([len(wav) / batch.shape[1] for wav in wavs])
+    scores, *_ = model.classify_batch(batch, lengths)
+    np.testing.assert_allclose(scores.squeeze(1), table[["happy", "sad"]], atol=1e-4)
+
+
+def test_the_prior_is_that_of_the_training_part(train, own, tmp_path):
+    fold = train("huang", tmp_path / "out", **own, number_of_epochs=1) / "fold1"
+    used = YAML(typ="safe").load((fold / "hyperparams.yaml").read_text().replace("!", "# !"))
+    folds = pd.read_csv(fold.parent / "folds.csv")
+    assert used["prior"] == pytest.approx([2 / 3, 1 / 3]) and len(folds) == 18
