@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -116,7 +115,6 @@ def draw(curves: dict[str, tuple[Sequence[float], Sequence[float]]], path: Path)
 
 def run() -> Iterator[Row]:
     """Measure, and draw benchmarks/results/growth.png."""
-    start = time.perf_counter()
     encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
     measured: dict[str, tuple[Sequence[float], Callable[[], list[float]]]] = {
         "seconds of a clip": (SECONDS, lambda: lengths(encoder)),
@@ -130,4 +128,3 @@ def run() -> Iterator[Row]:
         yield Row(f"exponent of time in {name}", *ends, slope(sizes, seconds), most=1.1)
     one, two = processes(1), processes(2)
     yield Row("a step over two processes, against one", f"{two:.2f} s", f"{one:.2f} s", one / two, least=1.5)
-    yield Row("growth: all of this case", f"{time.perf_counter() - start:.0f} s", "")

@@ -20,6 +20,15 @@ LIBRARIES = ("torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a call took in a process of its own: seconds, MiB that it added to the peak memory, and that peak."""
+
+    seconds: float
+    added: float
+    peak: float
+
+
+@dataclass(frozen=True)
 class Row:
     """One comparison: a ratio, and the mark that it should reach."""
 
@@ -57,18 +66,19 @@ def alternate(*functions: Callable[[], Any], repeats: int = 5) -> list[float]:
     return [statistics.median(found) for found in seconds]
 
 
-def _measure(function: Callable[..., Any], arguments: Sequence[Any], threads: int, limit: int) -> tuple[float, float]:
+def _measure(function: Callable[..., Any], arguments: Sequence[Any], threads: int, limit: int) -> Cost:
     torch.set_num_threads(threads)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     function(*arguments)
     seconds = time.perf_counter() - start
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Cost(seconds, peak - before, peak)
 
 
-def fresh(function: Callable[..., Any], *arguments: Any, gigabytes: float = 12) -> tuple[float, float] | None:
-    """Seconds and MiB of memory that a call adds to a process of its own; None where ``gigabytes`` do not suffice."""
+def fresh(function: Callable[..., Any], *arguments: Any, gigabytes: float = 12) -> Cost | None:
+    """Cost of a call in a process of its own; None where ``gigabytes`` do not suffice."""
     limit = int(gigabytes * 2**30) + 12 * 2**30  # address space of the libraries themselves
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:

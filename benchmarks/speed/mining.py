@@ -43,8 +43,10 @@ def run() -> Iterator[Row]:
         assert memory is not None
         least = 3.0 if size == max(SIZES) else None
         if other_memory is None:
-            yield Row(name, f"{milliseconds(memory[0])}, {memory[1]:.0f} MiB", "more than 12 GiB", float("inf"), least)
+            yield Row(
+                name, f"{milliseconds(memory.seconds)}, {memory.added:.0f} MiB", "more than 12 GiB", float("inf"), least
+            )
             continue
         own, other = alternate(lambda size=size: ours(size), lambda size=size: theirs(size))
-        texts = [f"{milliseconds(s)}, {m[1]:.0f} MiB" for s, m in ((own, memory), (other, other_memory))]
+        texts = [f"{milliseconds(s)}, {m.added:.0f} MiB" for s, m in ((own, memory), (other, other_memory))]
         yield Row(name, *texts, other / own, least)

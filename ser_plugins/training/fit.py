@@ -22,7 +22,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain, learns
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
-from ser_plugins.training.transfer import check_features, transfer
+from ser_plugins.training.transfer import check_features, locate, transfer
 
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
 Hparams = Mapping[str, Any]
@@ -62,14 +62,15 @@ def train(
         What was transferred from ``source``.
     """
     commit()  # of the code that trains, whatever is checked out when it ends
-    if source is not None:
-        check_features(tree, source)
+    path = None if source is None else locate(source)
+    if path is not None and str(path) != source:  # the file itself is taken as it is
+        check_features(tree, path)
     run_on_main(write_hyperparams, [tree, folder])
     sb.utils.seed.seed_everything(int(tree["seed"]))
     hparams = configuration.build(tree)
     hparams["train_logger"] = FileTrainLogger(str(folder / "train_log.txt"))
     hparams["stopwatch"] = Stopwatch()
-    report = transfer(hparams["embedding_model"], source) if source is not None else {}
+    report = {} if path is None else transfer(hparams["embedding_model"], str(path))
     names = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
     weights = {name: hparams[name] for name in ("embedding_model", "classifier") if learns(hparams[name])}
     counters = {name: hparams[name] for name in ("epoch_counter", "stopwatch")}

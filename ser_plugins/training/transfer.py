@@ -99,31 +99,31 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
     return report
 
 
-def check_features(tree: Mapping[str, Any], source: str) -> None:
-    """Stop where a run computes other features than those that the encoder was trained on.
+def check_features(tree: Mapping[str, Any], checkpoint: Path) -> None:
+    """Stop where a run computes other features than those that an encoder was trained on.
 
     Parameters
     ----------
     tree : mapping
         The run's YAML.
-    source : str
-        As in `transfer`; what comes without ``hyperparams.yaml``, as a checkpoint alone does, is not checked.
+    checkpoint : pathlib.Path
+        The encoder's, as `locate` finds it; ``hyperparams.yaml`` beside it says what it was trained on.
 
     Raises
     ------
     InputError
         If they differ; the message says in what.
     """
-    path = locate(source)
-    if str(path) == source or not path.with_name(HYPERPARAMS).is_file():
+    file = checkpoint.with_name(HYPERPARAMS)
+    if not file.is_file():
         return
-    theirs, ours = configuration.read(path.with_name(HYPERPARAMS)), configuration.resolve(tree)
+    theirs, ours = configuration.read(file), configuration.resolve(tree)
     for name in FEATURES:
         was, now = (_text(one[name]) if name in one else None for one in (theirs, ours))
         if was is not None and was != now:
             raise InputError(
-                f"the encoder of {source} was trained with {name} {was}, and this run has {now}; give the same, "
-                f"or give {path} itself to take its weights all the same"
+                f"the encoder {checkpoint} was trained with {name} {was}, and this run has {now}; give the same, "
+                "or give the file itself, not its folder, to take its weights all the same"
             )
 
 
