@@ -19,6 +19,7 @@ from speed import corpus
 from speed.harness import Row, machine
 
 from ser_plugins.files import atomic_write
+from ser_plugins.training.cli import keep_memory
 
 CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "memory", "growth")
 RESULTS = Path("benchmarks/results")
@@ -51,6 +52,7 @@ def main() -> None:
         parser.error(f"unknown case {unknown[0]}; there are {', '.join(CASES)}")
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(given.threads)
+    keep_memory()  # as the recipes do
     file = RESULTS / "speed.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for name in given.names or CASES:
