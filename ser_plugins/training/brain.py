@@ -10,6 +10,8 @@ from speechbrain.nnet.schedulers import update_learning_rate
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_plugins.distributed import rank_and_size
+
 
 class EncoderBrain(sb.Brain):  # type: ignore[misc]
     """Train ``modules.embedding_model``.
@@ -17,7 +19,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     With ``hparams.metric_loss`` the embeddings are trained by it. A ``modules.classifier`` that has weights is trained
     with them, by ``hparams.classification_loss`` of its log-probabilities; given both, the two losses are summed.
     Validation counts how many utterances such a classifier recognises; without one, how many lie nearest to the
-    centroid of their own class.
+    centroid of their own class. ``hparams.wav_augment`` and ``hparams.feat_augment``, SpeechBrain's augmenters, change
+    what is trained on.
 
     Attributes
     ----------
@@ -29,16 +32,40 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     criterion = "accuracy"
 
-    def embed(self, batch: Any) -> Tensor:
+    def embed(self, batch: Any, augmented: bool = False) -> Tensor:
         """Embed the signals of a batch, [B, 1, E]."""
         wavs, lengths = batch.signal
-        feats = self.modules.compute_features(wavs)
-        embeddings: Tensor = self.modules.embedding_model(self.modules.mean_var_norm(feats, lengths), lengths)
+        if augmented and self.hparams.wav_augment is not None:
+            wavs, lengths = self.hparams.wav_augment(wavs, lengths)
+        feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths)
+        if augmented and self.hparams.feat_augment is not None:
+            feats, lengths = self.hparams.feat_augment(feats, lengths)
+        embeddings: Tensor = self.modules.embedding_model(feats, lengths)
         return embeddings
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
-        """Embed a batch."""
-        return self.embed(batch.to(self.device))
+        """Embed a batch; in training, augmented."""
+        batch = batch.to(self.device)
+        if stage != sb.Stage.TRAIN or (self.hparams.wav_augment is None and self.hparams.feat_augment is None):
+            return self.embed(batch)
+        self._seed_step()
+        return self.embed(batch, augmented=True)
+
+    def _seed_step(self) -> None:
+        """Give each step its own seed: a resumed run augments as one that was never stopped."""
+        rank, size = rank_and_size()
+        step = self.hparams.epoch_counter.current * len(self.train_batches) + self.step
+        seed = int(self.hparams.seed) + step * size + rank
+        sb.utils.seed.seed_everything(seed, verbose=False)
+        if self.hparams.wav_augment is None:
+            return
+        # AddNoise and AddReverb read recordings through loaders of their own, which they make at first use and begin
+        # anew where they are at an end: here, at each step, in an order of the step's own.
+        for augmentation in self.hparams.wav_augment.augmentations.values():
+            for reader in ("noise_data", "rir_data"):
+                if hasattr(augmentation, reader):
+                    augmentation.data_loader.sampler.seed = seed
+                    setattr(augmentation, reader, iter(()))
 
     def compute_objectives(self, predictions: Tensor, batch: Any, stage: sb.Stage) -> Tensor:
         """Compute the loss, and count what is recognised."""
@@ -86,11 +113,11 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
                 self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Set the learning rates: divided by 10 every ``lr_decay_epochs``."""
+        """Set the learning rates: ``lr``, of which ``lr_schedule`` tells the epoch's share."""
         self.correct = self.count = 0
         if stage == sb.Stage.TRAIN and epoch is not None:
             self.train_batches.set_epoch(epoch)
-            self.rate = self.hparams.lr * 0.1 ** ((epoch - 1) // self.hparams.lr_decay_epochs)
+            self.rate = self.hparams.lr * self.hparams.lr_schedule(epoch)
             # A frozen backbone takes steps of size 0: DDP waits for the gradients of all weights.
             factor = self.hparams.backbone_lr_factor if epoch > self.hparams.frozen_epochs else 0.0
             for name, optimizer in self.optimizers_dict.items():

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
@@ -21,7 +20,6 @@ from ser_plugins import configuration
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
-from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import disk_full_told
 from ser_plugins.files import atomic_write
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
@@ -36,40 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 class SpeakerBrain(EncoderBrain):
-    """Train on augmented crops; validate by trial pairs."""
+    """Train to tell speakers apart; validate by trial pairs of others."""
 
     criterion = "eer"
     shards: ShardFolder
-
-    def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
-        """Embed a batch; in training, augmented."""
-        if stage != sb.Stage.TRAIN:
-            return super().compute_forward(batch, stage)
-        self._seed_step()
-        wavs, lengths = batch.to(self.device).signal
-        if self.hparams.wav_augment is not None:
-            wavs, lengths = self.hparams.wav_augment(wavs, lengths)
-        feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths)
-        if self.hparams.feat_augment is not None:
-            feats, lengths = self.hparams.feat_augment(feats, lengths)
-        embeddings: Tensor = self.modules.embedding_model(feats, lengths)
-        return embeddings
-
-    def _seed_step(self) -> None:
-        """Give each step its own seed: a resumed run augments as one that was never stopped."""
-        rank, size = rank_and_size()
-        step = self.hparams.epoch_counter.current * len(self.train_batches) + self.step
-        seed = int(self.hparams.seed) + step * size + rank
-        sb.utils.seed.seed_everything(seed, verbose=False)
-        if self.hparams.wav_augment is None:
-            return
-        # AddNoise and AddReverb read recordings through loaders of their own, which they make at first use and begin
-        # anew where they are at an end: here, at each step, in an order of the step's own.
-        for augmentation in self.hparams.wav_augment.augmentations.values():
-            for reader in ("noise_data", "rir_data"):
-                if hasattr(augmentation, reader):
-                    augmentation.data_loader.sampler.seed = seed
-                    setattr(augmentation, reader, iter(()))
 
     def validate(self) -> dict[str, float]:
         """Accuracy on utterances of the training speakers, equal error rate on trial pairs of others."""

@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader
 from ser_plugins import SoftmaxClassifier, TripletLoss
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.schedule import steps
+
+PLAIN = {"wav_augment": None, "feat_augment": None}
 
 
 class Features(torch.nn.Module):
@@ -87,8 +90,8 @@ def test_backbone_is_frozen_first_and_then_learns_at_its_own_rate():
     torch.manual_seed(0)
     modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
     modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
-    rates = {"lr": 0.1, "lr_decay_epochs": 2, "backbone_lr_factor": 0.25, "frozen_epochs": 1}
-    hparams = {"metric_loss": None, "classification_loss": torch.nn.functional.nll_loss, **rates}
+    rates = {"lr": 0.1, "lr_schedule": partial(steps, every=2), "backbone_lr_factor": 0.25, "frozen_epochs": 1}
+    hparams = {**PLAIN, "metric_loss": None, "classification_loss": torch.nn.functional.nll_loss, **rates}
     brain = EncoderBrain(modules, partial(torch.optim.SGD, lr=9.0), hparams)
     brain.train_batches = BalancedBatchSampler([0, 1, 2])
     brain.init_optimizers()
