@@ -1,0 +1,120 @@
+"""What each part of S6 brings, on validation actors; no test fold is read.
+
+python benchmarks/ideas.py [IDEA …] [--folds 1,2,3] --corpus ravdess --data_folder FOLDER [--key value …] trains each
+idea on each fold and writes benchmarks/results/ideas.md and ideas.json; rows that are there already stay.
+"""
+
+import argparse
+import json
+import logging
+import shlex
+import statistics
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from ruamel.yaml import YAML
+
+from ser_plugins.corpora.folds import fold_parts
+from ser_plugins.files import atomic_write
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.emotions import encoder_source, make_loaders, prepare_corpus, with_audio
+from ser_plugins.training.fit import commit, train
+from ser_plugins.training.recipe import Recipe
+
+RESULTS = Path("benchmarks/results/ideas.json")
+PARTS = {
+    "augmentation": ("wav_augment", "feat_augment"),
+    "constraint": ("metric_loss",),
+    "smoothing": ("classification_loss",),
+    "cosine": ("opt_class", "lr_schedule"),
+}
+MARGIN = """
+classifier: !new:ser_plugins.MarginClassifier
+    input_size: !ref <embedding_size>
+    n_classes: !ref <n_classes>
+"""
+CHANGES = {
+    "triplet": "metric_loss: !new:ser_plugins.TripletLoss\n    margin: !ref <alpha>",
+    "graded": "metric_loss: !new:ser_plugins.GradedTripletLoss\n    labels: !ref <labels>",
+    "angular margin": MARGIN,
+    "no ghosts": "ghost_clusters: 0",
+    "crops of 3 s": "crop_seconds: 3.0",
+    "slow backbone": "backbone_lr_factor: 0.3",
+}
+IDEAS = [
+    "S3",
+    "S6",
+    *(f"S3 + {part}" for part in PARTS),
+    *(f"S6 - {part}" for part in PARTS),
+    *(f"S6, {change}" for change in CHANGES),
+]
+
+
+def recipe_of(idea: str, arguments: list[str]) -> Recipe:
+    """S3 with a part of S6, S6 without one, or S6 with a change."""
+    strategy = idea[:2].lower()
+    recipe = Recipe.from_arguments([f"hparams/{strategy}.yaml", *arguments])
+    other = Recipe.from_arguments([f"hparams/{'s6' if strategy == 's3' else 's3'}.yaml", *arguments]).tree
+    if " + " in idea or " - " in idea:
+        recipe.tree |= {key: other[key] for key in PARTS[idea[5:]]}
+    elif ", " in idea:
+        recipe.tree |= YAML().load(CHANGES[idea[4:]])
+    return recipe
+
+
+def valid_accuracy(recipe: Recipe, fold: int) -> float:
+    """Train on a fold; the best validation accuracy."""
+    corpus = recipe.read_corpus()
+    prepared = prepare_corpus(recipe, corpus)
+    parts = {name: with_audio(table, prepared) for name, table in fold_parts(corpus, fold).items() if name != "test"}
+    tree = {**recipe.tree, "labels": list(corpus.labels)}
+    with tempfile.TemporaryDirectory() as folder:
+        source, _ = encoder_source(recipe, tree, parts["train"], Path(folder))
+        brain, _ = train(tree, recipe.options, Path(folder), source, EncoderBrain, partial(make_loaders, parts=parts))
+    return float(brain.best["accuracy"])
+
+
+def keep(idea: str, fold: int, accuracy: float) -> None:
+    """Add a result to the file, which other processes may write to as well."""
+    with FileLock(RESULTS.with_suffix(".lock")):
+        found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+        command = shlex.join(["python", *sys.argv])
+        found.append({"idea": idea, "fold": fold, "accuracy": accuracy, "command": command, "commit": commit()})
+        atomic_write(RESULTS, json.dumps(found, indent=2) + "\n")
+        atomic_write(RESULTS.with_suffix(".md"), table(found))
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """One row an idea."""
+    folds = sorted({one["fold"] for one in found})
+    lines = [
+        "Best validation accuracy, %.\n",
+        f"| | {' | '.join(f'fold {fold}' for fold in folds)} | mean |",
+        "|---" * (2 + len(folds)) + "|",
+    ]
+    for idea in dict.fromkeys(one["idea"] for one in found):
+        of = {one["fold"]: 100 * one["accuracy"] for one in found if one["idea"] == idea}
+        cells = [f"{of[fold]:.1f}" if fold in of else "" for fold in folds]
+        lines.append(f"| {idea} | {' | '.join(cells)} | {statistics.mean(of.values()):.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ideas", nargs="*", metavar="IDEA", help=f"of {'; '.join(IDEAS)}; all where none is given")
+    parser.add_argument("--folds", default="1,2,3")
+    given, arguments = parser.parse_known_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for idea in given.ideas or IDEAS:
+        for fold in map(int, given.folds.split(",")):
+            accuracy = valid_accuracy(recipe_of(idea, arguments), fold)
+            print(f"{idea}, fold {fold}: {100 * accuracy:.1f} %", flush=True)
+            keep(idea, fold, accuracy)
+
+
+if __name__ == "__main__":
+    main()
