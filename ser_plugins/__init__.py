@@ -3,7 +3,12 @@
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
-from ser_plugins.metric.losses import EmotionConstrainedTripletLoss, SmoothedCrossEntropy, TripletLoss
+from ser_plugins.metric.losses import (
+    EmotionConstrainedTripletLoss,
+    GradedTripletLoss,
+    SmoothedCrossEntropy,
+    TripletLoss,
+)
 from ser_plugins.models.bagged_svm import BaggedSVMClassifier
 from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier, UtteranceEncoder
 from ser_plugins.models.feature_cnn import FeatureCNN
@@ -19,6 +24,7 @@ __all__ = [
     "EmotionConstrainedTripletLoss",
     "FeatureCNN",
     "GhostVLAD",
+    "GradedTripletLoss",
     "MarginClassifier",
     "MeanPooling",
     "ProjectedGhostVLAD",

@@ -18,7 +18,8 @@ def blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
     """Number the block of each speaker, from 1.
 
     Speakers in native order are cut into N consecutive blocks, block k (from 0) from ⌊k·n/N⌋ to ⌊(k+1)·n/N⌋,
-    so that sizes differ by one at most. A column ``fold`` of the corpus' own goes before.
+    so that sizes differ by one at most. A column ``fold`` of the corpus' own goes before. Block k of a merged corpus is
+    block k of each that it was merged from.
 
     Raises
     ------
@@ -28,6 +29,8 @@ def blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
     """
     if n_folds < len(PARTS):
         raise InputError(f"--n_folds {n_folds} is too few; training, validation and test need 3")
+    if corpus.corpora:
+        return {speaker: block for one in corpus.corpora for speaker, block in blocks(one, n_folds).items()}
     if "fold" in corpus.table.columns:
         return _own_blocks(corpus, n_folds)
     speakers = corpus.speakers

@@ -38,6 +38,8 @@ class Corpus:
         Licence of the audio.
     synthetic : bool
         True where the audio was made by a program; every output says so.
+    corpora : tuple of Corpus
+        What it was merged from, where it was (see ``Merged``): the column ``corpus`` of the table has their names.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Corpus:
     faults: pd.DataFrame = field(default_factory=no_faults)
     licence: str = "unknown"
     synthetic: bool = False
+    corpora: tuple[Corpus, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [column for column in COLUMNS if column not in self.table.columns]

@@ -1,17 +1,25 @@
 """Relations between emotions, mining, losses and balanced batches."""
 
 from ser_plugins.metric.distance import pairwise_distances
-from ser_plugins.metric.losses import EmotionConstrainedTripletLoss, SmoothedCrossEntropy, TripletLoss
+from ser_plugins.metric.losses import (
+    EmotionConstrainedTripletLoss,
+    GradedTripletLoss,
+    SmoothedCrossEntropy,
+    TripletLoss,
+)
 from ser_plugins.metric.mining import semi_hard
 from ser_plugins.metric.sampler import BalancedBatchSampler
-from ser_plugins.metric.wheel import WHEEL, polarity_ids
+from ser_plugins.metric.wheel import COORDINATES, WHEEL, emotion_distances, polarity_ids
 
 __all__ = [
+    "COORDINATES",
     "WHEEL",
     "BalancedBatchSampler",
     "EmotionConstrainedTripletLoss",
+    "GradedTripletLoss",
     "SmoothedCrossEntropy",
     "TripletLoss",
+    "emotion_distances",
     "pairwise_distances",
     "polarity_ids",
     "semi_hard",

@@ -1,4 +1,4 @@
-"""Losses: the triplet loss and the paper's emotion constraint on embeddings, smoothed cross-entropy on classes."""
+"""Losses: the triplet loss and constraints by emotion on embeddings, smoothed cross-entropy on classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ser_plugins.distributed import gather
 from ser_plugins.errors import InputError
 from ser_plugins.metric.distance import pairwise_distances
 from ser_plugins.metric.mining import semi_hard
-from ser_plugins.metric.wheel import polarity_ids
+from ser_plugins.metric.wheel import emotion_distances, polarity_ids
 
 
 class MetricLoss(nn.Module):
@@ -69,14 +69,17 @@ class MetricLoss(nn.Module):
         raise NotImplementedError
 
     def hinge(
-        self, name: str, distances: torch.Tensor, near: torch.Tensor, far: torch.Tensor, margin: float
+        self, name: str, distances: torch.Tensor, near: torch.Tensor, far: torch.Tensor, margin: float | torch.Tensor
     ) -> torch.Tensor:
         """Mean of max(0, D(anchor, near) + margin − D(anchor, far)) over the triplets that ``semi_hard`` finds.
 
-        ``near`` and ``far`` are the masks [B, B] of what may stand in these places; no triplet gives zero.
+        ``near`` and ``far`` are the masks [B, B] of what may stand in these places, ``margin`` a number, or one for
+        each (anchor, far), [B, B]; no triplet gives zero.
         """
         anchor_ids, near_ids, far_ids = semi_hard(distances, near, far)
-        terms = (distances[anchor_ids, near_ids] + margin - distances[anchor_ids, far_ids]).relu()
+        margins = torch.as_tensor(margin, dtype=distances.dtype, device=distances.device).expand_as(distances)
+        reach = distances[anchor_ids, near_ids] + margins[anchor_ids, far_ids]
+        terms = (reach - distances[anchor_ids, far_ids]).relu()
         count = max(len(terms), 1)
         self.statistics[f"{name}_triplets"] = float(len(terms))
         self.statistics[f"{name}_active"] = (terms.detach() > 0).sum() / count
@@ -189,6 +192,59 @@ class EmotionConstrainedTripletLoss(MetricLoss):
         beyond_same = torch.where(has_related[:, None], related, negative)
         emotion = self.hinge("emotion", distances, _off_diagonal(same), beyond_same, self.alpha)
         return emotion + self.hinge("polarity", distances, related, negative, self.beta)
+
+
+class GradedTripletLoss(MetricLoss):
+    """Triplet loss whose margin grows with how far the two emotions are apart in valence and arousal.
+
+    The mean of max(0, D(a, p) + m · d(a, n) − D(a, n)) over the triplets of ``TripletLoss``, d the distance of the
+    emotions of a and n in parts of the largest one of the label set (see ``emotion_distances``). The paper's constraint
+    knows two steps, related or not; this one orders all pairs, neutral's too, and takes the coordinates from ratings.
+    Emotions close in both are hardly held apart: angry and fearful by 0.08 m.
+
+    Arguments
+    ---------
+    labels : sequence of str
+        Emotions, in the order of their class indices.
+    coordinates : mapping of str to (float, float), optional
+        Label to valence and arousal, before those of ``COORDINATES``.
+    margin : float
+        m, the margin between the two emotions that are farthest apart; by default α + β, what the paper's best values
+        put between an emotion and one of another polarity.
+    squared : bool
+        Take squared distances D.
+
+    Raises
+    ------
+    InputError
+        A label has no coordinates.
+
+    Example
+    -------
+    >>> loss = GradedTripletLoss(["neutral", "happy", "sad"], margin=0.2)
+    >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    >>> round(loss(embeddings, torch.tensor([1, 1, 2])).item(), 4)  # happy and sad are farthest apart
+    0.2
+    >>> round(loss(embeddings, torch.tensor([1, 1, 0])).item(), 4)
+    0.1169
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        coordinates: Mapping[str, Sequence[float]] | None = None,
+        margin: float = 0.25,
+        squared: bool = False,
+    ) -> None:
+        super().__init__(squared)
+        self.margins = margin * emotion_distances(labels, coordinates)
+
+    def compute(self, distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Compute the loss from the distances [B, B] and the class indices [B]."""
+        same = labels[:, None] == labels
+        # A loss outside of Brain's modules is not moved to the device: the small table follows the distances.
+        margins = self.margins.to(distances)[labels[:, None], labels]
+        return self.hinge("triplet", distances, _off_diagonal(same), ~same, margins)
 
 
 class SmoothedCrossEntropy(nn.Module):

@@ -1,12 +1,16 @@
-"""How emotions relate: the polarity of each on Mikels' wheel, as the paper places them."""
+"""How emotions relate: their polarity on Mikels' wheel, as the paper has it, and their valence and arousal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
 from ser_plugins.errors import InputError
+
+Place = TypeVar("Place")
 
 WHEEL: dict[str, str] = {
     "sad": "negative",
@@ -22,6 +26,23 @@ WHEEL: dict[str, str] = {
 
 Mocanu et al. 2021, Section 3.3: sadness, fear, disgust and anger are negative; surprise, happiness and calm positive;
 neutral stands in the centre, with zero valence and arousal, and so has a polarity of its own.
+"""
+
+COORDINATES: dict[str, tuple[float, float]] = {
+    "sad": (-0.63, -0.27),
+    "fearful": (-0.64, 0.60),
+    "disgust": (-0.60, 0.35),
+    "angry": (-0.51, 0.59),
+    "surprised": (0.40, 0.67),
+    "happy": (0.81, 0.51),
+    "calm": (0.68, -0.46),
+    "neutral": (0.0, 0.0),
+}
+"""Valence and arousal of each emotion of RAVDESS and CREMA-D, from -1 to 1.
+
+Mean ratings of pleasure and arousal in Table 4 of Russell and Mehrabian, "Evidence for a three-factor theory of
+emotions", Journal of Research in Personality 11 (1977). Two are not among its 151 terms: calm has the place of
+"relaxed"; neutral the centre, as on the wheel.
 """
 
 
@@ -53,13 +74,57 @@ def polarity_ids(labels: Sequence[str], polarity: Mapping[str, str] | None = Non
     >>> polarity_ids(["happy", "proud"], {"proud": "positive"}).tolist()
     [0, 0]
     """
-    given = dict(polarity or {})
+    numbers: dict[str, int] = {}
+    places = _places(labels, WHEEL, polarity, "polarity", "positive")
+    return torch.tensor([numbers.setdefault(place, len(numbers)) for place in places], dtype=torch.long)
+
+
+def emotion_distances(labels: Sequence[str], coordinates: Mapping[str, Sequence[float]] | None = None) -> torch.Tensor:
+    """Measure how far emotions are apart in the plane of valence and arousal, in parts of the largest distance.
+
+    Arguments
+    ---------
+    labels : sequence of str
+        Emotions, in the order of their class indices.
+    coordinates : mapping of str to (float, float), optional
+        Label to valence and arousal, in any unit that is the same for both, for labels that ``COORDINATES`` does not
+        know or places otherwise; it goes before them.
+
+    Returns
+    -------
+    torch.Tensor
+        [C, C] float64, Euclidean, from 0 to 1; zeros where all labels have one place.
+
+    Raises
+    ------
+    InputError
+        A label has no coordinates, they are not two finite numbers, or they are given for what is not a label.
+
+    Example
+    -------
+    >>> emotion_distances(["neutral", "calm", "bored"], {"calm": (0.6, -0.8), "bored": (-0.6, -0.8)})[0].tolist()
+    [0.0, 0.8333333333333334, 0.8333333333333334]
+    """
+    places = _places(labels, COORDINATES, coordinates, "coordinates", "[0.5, -0.2]")
+    for label, place in zip(labels, places, strict=True):
+        if len(place) != 2 or not all(map(math.isfinite, place)):
+            raise InputError(f"coordinates: {label!r} has {list(place)}; give its valence and arousal, two numbers")
+    points = torch.tensor([list(place) for place in places], dtype=torch.float64).reshape(-1, 2)
+    distances: torch.Tensor = (points[:, None] - points).norm(dim=-1)
+    largest = float(distances.max()) if len(labels) else 0.0
+    return distances / (largest or 1.0)
+
+
+def _places(
+    labels: Sequence[str], known: Mapping[str, Place], given: Mapping[str, Place] | None, name: str, example: str
+) -> list[Place]:
+    """Look up the place of each label, a given one before a known one."""
+    given = given or {}
     strangers = [label for label in given if label not in labels]
     if strangers:
-        raise InputError(f"polarity: places {strangers[0]!r}, which is not a label; labels: {', '.join(labels)}")
-    places = {**WHEEL, **given}
+        raise InputError(f"{name}: places {strangers[0]!r}, which is not a label; labels: {', '.join(labels)}")
+    places = {**known, **given}
     unplaced = [label for label in labels if label not in places]
     if unplaced:
-        raise InputError(f"emotion {unplaced[0]!r} is not on the wheel; give its place in the YAML, under `polarity:`")
-    numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(places[label], len(numbers)) for label in labels], dtype=torch.long)
+        raise InputError(f"emotion {unplaced[0]!r} has no {name}; give it, as `{name}: {{{unplaced[0]}: {example}}}`")
+    return [places[label] for label in labels]

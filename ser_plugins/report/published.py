@@ -73,6 +73,8 @@ def of_table(experiments: Iterable[Experiment], number: int) -> list[Experiment]
 def measure(experiments: Iterable[Experiment], folder: Path, number: int) -> pd.DataFrame:
     """One row an experiment and one for each published result that nothing was measured beside; in percent.
 
+    An experiment on merged corpora has a row for each of them, too.
+
     Parameters
     ----------
     experiments : iterable of Experiment
@@ -82,7 +84,7 @@ def measure(experiments: Iterable[Experiment], folder: Path, number: int) -> pd.
     number : {2, 3}
         The paper's table that published results are of. Where it does not tell whose a number is, none is given.
     """
-    rows = pd.DataFrame([_row(one, folder) for one in experiments])
+    rows = pd.DataFrame([_row(one, folder) for whole in experiments for one in (whole, *whole.corpora())])
     published = pd.read_csv(PUBLISHED)
     published = published[(published["table"] == number) & published["corpus"].isin(rows["corpus"])]
     published = published.drop(columns="table").rename(columns={name: f"paper_{name}" for name in SPREAD})

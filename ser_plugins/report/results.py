@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class Run:
         Where it is.
     metrics : mapping
         Its ``metrics.json``.
+    part : str, optional
+        The corpus of a merged one that this is of.
     """
 
     folder: Path
     metrics: Mapping[str, Any]
+    part: str | None = None
 
     @property
     def fold(self) -> int:
@@ -43,7 +46,15 @@ class Run:
         """``id``, ``speaker``, ``emotion`` and ``predicted`` of the test part."""
         columns = ["id", "speaker", "emotion", "predicted"]
         file = self.folder / "predictions.csv"
-        return pd.read_csv(file, usecols=columns, dtype=str, keep_default_na=False)
+        if self.part is None:
+            return pd.read_csv(file, usecols=columns, dtype=str, keep_default_na=False)
+        table = pd.read_csv(file, usecols=[*columns, "corpus"], dtype=str, keep_default_na=False)
+        return table.loc[table["corpus"] == self.part, columns]
+
+    def of(self, part: str) -> Run:
+        """Give the run as one on a single corpus of those that were merged."""
+        name = f"{part} (of {self.metrics['corpus']})"
+        return Run(self.folder, {**self.metrics, **self.metrics["corpora"][part], "corpus": name}, part)
 
     @property
     def embeddings_file(self) -> Path:
@@ -94,6 +105,11 @@ class Experiment:
     def synthetic(self) -> bool:
         """True where the audio was made by a program."""
         return bool(self.runs[0].metrics["synthetic"])
+
+    def corpora(self) -> list[Experiment]:
+        """Give one experiment for each corpus that was merged, none where none were."""
+        names = self.runs[0].metrics.get("corpora", {})
+        return [replace(self, runs=tuple(run.of(name) for run in self.runs)) for name in names]
 
     @property
     def corpus_title(self) -> str:

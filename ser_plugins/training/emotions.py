@@ -29,7 +29,7 @@ from ser_plugins.report.figures import confusion_figure
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset
-from ser_plugins.training.evaluation import embed, measure, predictions
+from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
 from ser_plugins.training.fit import Hparams, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.transfer import CHECKPOINT
@@ -124,7 +124,7 @@ def finish_fold(
     embeddings = embed(brain, parts["test"], labels)
     with torch.no_grad():
         scores = classifier(embeddings.to(brain.device)).cpu()
-    frame = predictions(parts["test"], scores, labels)
+    frame = predictions(parts["test"], scores, labels, corpus.corpora)
     metrics = {
         "strategy": tree["strategy"],
         "corpus": corpus.name,
@@ -134,6 +134,7 @@ def finish_fold(
         "labels": list(labels),
         **{f"n_{name}": len(table) for name, table in parts.items()},
         **measure(frame, labels),
+        **({"corpora": measure_each(frame, corpus.corpora)} if corpus.corpora else {}),
         **about,
         **run_facts(brain),
         "valid_accuracy": brain.best["accuracy"],
@@ -153,6 +154,8 @@ def finish_fold(
     atomic_write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(folder / "save", ignore_errors=True)
     logger.info("%s; %s", title, folder)
+    for one, measured in metrics.get("corpora", {}).items():
+        logger.info("of it %s: %.1f %%", one, 100 * measured["accuracy"])
 
 
 def encoder_source(

@@ -14,6 +14,7 @@ from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor
 from tqdm import tqdm
 
+from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset
 
@@ -31,11 +32,21 @@ def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batc
     return torch.stack([found[str(name)] for name in table["id"]])
 
 
-def predictions(table: pd.DataFrame, scores: Tensor, classes: Sequence[str]) -> pd.DataFrame:
-    """Put log-probabilities [N, 1, C] beside the utterances they belong to."""
-    frame = table[["id", "speaker", "emotion"]].reset_index(drop=True)
+def predictions(
+    table: pd.DataFrame, scores: Tensor, classes: Sequence[str], corpora: Sequence[Corpus] = ()
+) -> pd.DataFrame:
+    """Put log-probabilities [N, 1, C] beside the utterances they belong to, and say what is most probable.
+
+    Of merged corpora, an utterance can only be predicted to be what its own corpus has: none of CREMA-D is calm. The
+    log-probabilities stay those of all classes.
+    """
+    named = ["corpus"] if corpora else []
+    frame = table[["id", "speaker", "emotion", *named]].reset_index(drop=True)
     frame["predicted"] = [classes[i] for i in scores.squeeze(1).argmax(-1).tolist()]
     columns = pd.DataFrame(np.asarray(scores.squeeze(1), dtype=np.float64), columns=list(classes))
+    for corpus in corpora:
+        rows = frame["corpus"] == corpus.name
+        frame.loc[rows, "predicted"] = columns.loc[rows, list(corpus.labels)].idxmax(axis=1)
     return pd.concat([frame, columns], axis=1)
 
 
@@ -48,6 +59,19 @@ def measure(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
         "uar": float(balanced_accuracy_score(true, predicted)),
         "macro_f1": float(f1_score(true, predicted, labels=present, average="macro", zero_division=0)),
         "confusion": confusion_matrix(true, predicted, labels=list(classes)).tolist(),
+    }
+
+
+def measure_each(frame: pd.DataFrame, corpora: Sequence[Corpus]) -> dict[str, dict[str, Any]]:
+    """Measure the predictions of each merged corpus by itself, over the emotions that it has."""
+    rows = {corpus.name: frame[frame["corpus"] == corpus.name] for corpus in corpora}
+    return {
+        corpus.name: {
+            "labels": list(corpus.labels),
+            "n_test": len(rows[corpus.name]),
+            **measure(rows[corpus.name], corpus.labels),
+        }
+        for corpus in corpora
     }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from ser_plugins.corpora import cremad, ravdess
 from ser_plugins.errors import InputError
-from ser_plugins.metric import EmotionConstrainedTripletLoss, TripletLoss, pairwise_distances, semi_hard
-from ser_plugins.metric.wheel import WHEEL
+from ser_plugins.metric import (
+    EmotionConstrainedTripletLoss,
+    GradedTripletLoss,
+    TripletLoss,
+    pairwise_distances,
+    semi_hard,
+)
+from ser_plugins.metric.wheel import COORDINATES, WHEEL
 
 LABELS = ["neutral", "calm", "happy", "sad", "angry"]
 POLARITY = [WHEEL[label] for label in LABELS]
@@ -24,16 +32,25 @@ def loop_distances(embeddings, squared=False):
 
 
 def loop_hinge(distances, labels, is_near, is_far, margin):
-    """Mean hinge and number of triplets, by the definition."""
+    """Mean hinge and number of triplets, by the definition; ``margin`` is that of the anchor's and the far label."""
     terms = []
     everyone = range(len(labels))
     for a in everyone:
         for near in (i for i in everyone if i != a and is_near(labels[a], labels[i])):
-            far = [distances[a][i] for i in everyone if is_far(labels[a], labels[i])]
+            far = [(distances[a][i], margin(labels[a], labels[i])) for i in everyone if is_far(labels[a], labels[i])]
             if far:
-                beyond = [d for d in far if d > distances[a][near]]
-                terms.append(max(0.0, distances[a][near] + margin - (min(beyond) if beyond else max(far))))
+                beyond = [pair for pair in far if pair[0] > distances[a][near]]
+                distance, width = min(beyond) if beyond else max(far)
+                terms.append(max(0.0, distances[a][near] + width - distance))
     return sum(terms) / max(len(terms), 1), len(terms)
+
+
+def alpha(a, b):
+    return 0.1
+
+
+def beta(a, b):
+    return 0.15
 
 
 def same(a, b):
@@ -57,19 +74,30 @@ def beyond_same(a, b):
 
 
 def loop_triplet(embeddings, labels, squared=False):
-    return loop_hinge(loop_distances(embeddings, squared), labels, same, other, 0.1)[0]
+    return loop_hinge(loop_distances(embeddings, squared), labels, same, other, alpha)[0]
+
+
+def loop_graded(embeddings, labels, squared=False, names=LABELS):
+    places = [COORDINATES[name] for name in names]
+    largest = max(math.dist(one, two) for one in places for two in places)
+
+    def margin(a, b):
+        return 0.25 * math.dist(places[a], places[b]) / largest
+
+    return loop_hinge(loop_distances(embeddings, squared), labels, same, other, margin)[0]
 
 
 def loop_emotion(embeddings, labels, squared=False):
     distances = loop_distances(embeddings, squared)
-    first, _ = loop_hinge(distances, labels, same, beyond_same, 0.1)
-    second, _ = loop_hinge(distances, labels, related, negative, 0.15)
+    first, _ = loop_hinge(distances, labels, same, beyond_same, alpha)
+    second, _ = loop_hinge(distances, labels, related, negative, beta)
     return first + second
 
 
 LOSSES = [
     pytest.param(TripletLoss, loop_triplet, id="triplet"),
-    pytest.param(lambda **options: EmotionConstrainedTripletLoss(LABELS, **options), loop_emotion, id="emotion"),
+    pytest.param(partial(EmotionConstrainedTripletLoss, LABELS), loop_emotion, id="emotion"),
+    pytest.param(partial(GradedTripletLoss, LABELS), loop_graded, id="graded"),
 ]
 labels_of_a_batch = st.lists(st.integers(0, len(LABELS) - 1), min_size=1, max_size=14)
 
@@ -89,6 +117,32 @@ def test_loss_is_the_loops(make, loop, squared, labels, seed):
     value = make(squared=squared)(embeddings, torch.tensor(labels))
     assert value.dtype == torch.float64 and value.shape == ()
     assert value.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("names", [ravdess.EMOTIONS, tuple(cremad.CODES.values())], ids=["ravdess", "cremad"])
+@settings(deadline=None, max_examples=20)
+@given(data=st.data())
+def test_graded_loss_is_the_loops_on_both_corpora(names, data):
+    labels = data.draw(st.lists(st.integers(0, len(names) - 1), min_size=2, max_size=16))
+    embeddings = batch(labels, data.draw(st.integers(0, 1000)))
+    value = GradedTripletLoss(names)(embeddings, torch.tensor(labels))
+    assert value.item() == pytest.approx(loop_graded(embeddings, labels, names=names), abs=1e-12)
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
+def test_order_of_the_batch_does_not_matter(make, loop):
+    labels = torch.arange(15) % 5
+    embeddings = batch(labels)
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(0))
+    shuffled = make()(embeddings[order], labels[order])
+    assert shuffled.item() == pytest.approx(make()(embeddings, labels).item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("loss", [EmotionConstrainedTripletLoss, GradedTripletLoss])
+def test_order_of_the_classes_does_not_matter(loss):
+    labels = torch.arange(15) % 5
+    embeddings = batch(labels)
+    assert torch.equal(loss(LABELS[::-1])(embeddings, 4 - labels), loss(LABELS)(embeddings, labels))
 
 
 @pytest.mark.parametrize(("make", "loop"), LOSSES)
@@ -196,8 +250,8 @@ def test_statistics_count_the_triplets():
     loss = EmotionConstrainedTripletLoss(LABELS)
     loss(embeddings.requires_grad_(), torch.tensor(labels))
     distances = loop_distances(embeddings.detach())
-    assert loss.statistics["emotion_triplets"] == loop_hinge(distances, labels, same, beyond_same, 0.1)[1] == 8
-    assert loss.statistics["polarity_triplets"] == loop_hinge(distances, labels, related, negative, 0.15)[1] == 4
+    assert loss.statistics["emotion_triplets"] == loop_hinge(distances, labels, same, beyond_same, alpha)[1] == 8
+    assert loss.statistics["polarity_triplets"] == loop_hinge(distances, labels, related, negative, beta)[1] == 4
     assert loss.statistics["norm"].item() == pytest.approx(3)
     assert 0 <= loss.statistics["emotion_active"] <= 1
     assert not any(value.requires_grad for value in loss.statistics.values() if isinstance(value, torch.Tensor))
@@ -239,6 +293,15 @@ def test_satisfied_constraints_cost_nothing():
     assert EmotionConstrainedTripletLoss(LABELS)(embeddings, labels) == 0
     swapped = torch.tensor([1, 1, 3, 3, 2, 2, 4, 4])
     assert EmotionConstrainedTripletLoss(LABELS)(embeddings, swapped) > 0.1
+
+
+def test_graded_margin_of_equal_steps_is_the_plain_loss():
+    """Three emotions at the corners of an equilateral triangle: one distance, one margin."""
+    corners = {"calm": (0, 0), "happy": (1, 0), "sad": (0.5, math.sqrt(0.75))}
+    labels = torch.arange(12) % 3
+    embeddings = batch(labels)
+    graded = GradedTripletLoss(list(corners), corners, margin=0.1)(embeddings, labels)
+    assert graded.item() == pytest.approx(TripletLoss(0.1)(embeddings, labels).item(), abs=1e-12)
 
 
 def test_semi_hard_prefers_the_next_beyond():

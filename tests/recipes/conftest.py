@@ -28,7 +28,7 @@ def arguments(audio) -> Callable[..., list[str]]:
 
     def make(strategy: str, output: Path, **changes: object) -> list[str]:
         folders = {"data_folder": audio / "demo", "cache_folder": audio / "cache", "output_folder": output}
-        keys = {**folders, **SHORT, **changes}
+        keys = {k: v for k, v in {**folders, **SHORT, **changes}.items() if v is not None}
         return [str(HPARAMS / f"{strategy}.yaml"), *(part for k, v in keys.items() for part in (f"--{k}", str(v)))]
 
     return make

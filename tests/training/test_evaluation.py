@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ser_plugins.training.evaluation import embed, measure, predictions
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes")
 CLASSES = ["neutral", "happy", "sad", "angry"]
@@ -53,6 +54,27 @@ def test_predictions_stand_beside_their_utterances():
     assert found["predicted"].tolist() == [CLASSES[int(scores[0].argmax())], "happy"]
     np.testing.assert_allclose(np.exp(found[CLASSES]).sum(axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(found[CLASSES], scores[:, 0])
+
+
+def test_each_merged_corpus_counts_its_own_emotions():
+    """What is most probable of all is angry, of which the first corpus knows nothing, or neutral, of the second."""
+    rows = [("a", "one", "sad"), ("b", "two", "sad"), ("c", "one", "happy"), ("d", "two", "angry")]
+    table = pd.DataFrame(rows, columns=["id", "corpus", "emotion"]).assign(speaker="s", path="p", fault="")
+    labels = {"one": ("happy", "sad", "neutral"), "two": ("sad", "angry")}
+    corpora = [Corpus(name, own, table[table["corpus"] == name]) for name, own in labels.items()]
+    scores = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
+    found = predictions(table, scores[:, None].log(), CLASSES, corpora)
+    assert found.columns.tolist() == ["id", "speaker", "emotion", "corpus", "predicted", *CLASSES]
+    assert found["predicted"].tolist() == ["sad", "sad", "sad", "sad"]
+    np.testing.assert_allclose(np.exp(found[CLASSES]), scores)
+    each = measure_each(found, corpora)
+    assert {name: (one["n_test"], one["accuracy"], one["uar"]) for name, one in each.items()} == {
+        "one": (2, 0.5, 0.5),
+        "two": (2, 0.5, 0.5),
+    }
+    assert each["one"]["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)  # sad: precision 1/2, recall 1; happy: neither
+    assert each["one"]["confusion"] == [[0, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert each["two"]["confusion"] == [[1, 0], [1, 0]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
