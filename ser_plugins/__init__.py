@@ -15,6 +15,7 @@ from ser_plugins.models.feature_cnn import FeatureCNN
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
 from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
+from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.models.thin_resnet import ThinResNet34
 
@@ -29,6 +30,7 @@ __all__ = [
     "MeanPooling",
     "ProjectedGhostVLAD",
     "SEResNet34",
+    "SSLBackbone",
     "SVMClassifier",
     "SmoothedCrossEntropy",
     "SoftmaxClassifier",

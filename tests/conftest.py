@@ -34,3 +34,25 @@ def write_aac() -> Callable[..., None]:
                 container.mux(packet)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_ssl() -> Callable[..., Path]:
+    """Writer of tiny self-supervised networks of random weights, as transformers saves them: folder, kind, settings."""
+    import torch
+    from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+
+    layers = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    stem = {"conv_dim": [8, 8, 8], "conv_kernel": [10, 8, 4], "conv_stride": [5, 8, 4], "num_feat_extract_layers": 3}
+    position = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+
+    def write(folder: Path, kind: str = "wavlm", do_normalize: bool = True, **settings: Any) -> Path:
+        torch.manual_seed(0)
+        network = AutoModel.from_config(AutoConfig.for_model(kind, **{**layers, **stem, **position, **settings}))
+        for weight in network.parameters():  # far from the identity that networks of small weights are
+            torch.nn.init.normal_(weight, std=0.3)
+        network.save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(folder)
+        return folder
+
+    return write

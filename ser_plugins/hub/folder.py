@@ -15,6 +15,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from torch import nn
 
 from ser_plugins import configuration
+from ser_plugins.models.ssl import SSLBackbone
 
 SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
@@ -30,6 +31,22 @@ def inference_yaml(tree: Mapping[str, Any], template: Path) -> str:
         ``hparams/inference.yaml``: modules, label encoder and pretrainer.
     """
     return configuration.dump({**{name: tree[name] for name in SECTIONS}, **configuration.read(template)})
+
+
+def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> configuration.Tree:
+    """Name no source outside of the folder, which holds all weights: a self-supervised network is described instead.
+
+    Parameters
+    ----------
+    tree : dict
+        The run's YAML, references resolved; it is changed.
+    embedding_model : torch.nn.Module
+        What was built from it.
+    """
+    backbone = getattr(embedding_model, "backbone", None)
+    if isinstance(backbone, SSLBackbone):
+        tree["embedding_model"]["backbone"]["source"] = backbone.description
+    return tree
 
 
 def save_model_folder(

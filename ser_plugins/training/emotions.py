@@ -23,8 +23,9 @@ from ser_plugins.corpora.folds import fold_parts, write_folds
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
-from ser_plugins.hub.folder import inference_yaml, save_model_folder
+from ser_plugins.hub.folder import inference_yaml, save_model_folder, self_contained
 from ser_plugins.metric.sampler import BalancedBatchSampler
+from ser_plugins.models.ssl import describe
 from ser_plugins.report.figures import confusion_figure
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
@@ -75,7 +76,9 @@ def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:
 
 
 def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
-    """Stop before any work where a real corpus lacks the encoder that its strategy needs."""
+    """Stop before any work where a strategy's first weights are missing."""
+    if "ssl_source" in tree:
+        describe(str(tree["ssl_source"]))
     if tree["multi_stage"] and tree["pretrained_encoder"] is None and not corpus.synthetic:
         raise InputError(
             f"{tree['strategy']} starts from a pre-trained encoder: give --pretrained_encoder FOLDER|USER/NAME, "
@@ -148,7 +151,8 @@ def finish_fold(
     name = f"{tree['strategy']}, {corpus.name}{note}, fold {tree['fold']}"
     title = f"{name}: {100 * metrics['accuracy']:.1f} %"
     confusion_figure(metrics["confusion"], labels, title, folder / "confusion.png")
-    yaml = inference_yaml(configuration.resolve(tree), recipe.folder / "inference.yaml")
+    used = self_contained(configuration.resolve(tree), brain.modules.embedding_model)
+    yaml = inference_yaml(used, recipe.folder / "inference.yaml")
     comment = f"# {name}, seed {tree['seed']}\n"
     save_model_folder(folder / "model", comment + yaml, brain.modules.embedding_model, classifier, labels)
     atomic_write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -163,7 +167,7 @@ def encoder_source(
 ) -> tuple[str | None, str]:
     """Where the encoder's first weights come from, and how to call it in the metrics."""
     if not tree["multi_stage"] or tree["pretrained_encoder"] == "none":
-        return None, "none"
+        return None, str(tree.get("ssl_source", "none"))
     if tree["pretrained_encoder"] is not None:
         return str(tree["pretrained_encoder"]), str(tree["pretrained_encoder"])
     return str(speaker_stage(recipe, tree, train_table, folder / "speakers")), "speakers of the training part"

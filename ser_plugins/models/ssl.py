@@ -1,0 +1,205 @@
+"""Self-supervised networks of the library transformers as backbones: wav2vec 2.0, HuBERT, WavLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from ser_plugins.errors import InputError
+from ser_plugins.lengths import count_frames, relative_lengths
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KINDS = ("wav2vec2", "hubert", "wavlm")
+# A layer that is skipped has no output to be weighted; masks longer than a short utterance are refused.
+SETTINGS = {"layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "add_adapter": False}
+
+
+class SSLBackbone(nn.Module):
+    """Waveform in, descriptors of its 20 ms frames out: the weighted sum of a self-supervised network's layers.
+
+    The weights of the layers are a softmax of learned numbers, as in SUPERB (Yang et al., Interspeech 2021). A
+    descriptor is normalised to zero mean and unit variance: residual streams differ in scale by orders of magnitude
+    from network to network, and soft assignments, as those of `GhostVLAD`, depend on it.
+
+    Utterances of one length are computed together, others apart. Most of these networks normalise over time or
+    convolve over the border, so that no mask keeps padding out of them; this way an utterance has the descriptors that
+    it has alone. Crops of one length, as in training, cost nothing by it.
+
+    Parameters
+    ----------
+    source : str or mapping
+        Folder or Hub id of a wav2vec 2.0, HuBERT or WavLM with its weights; or the ``description`` of one, which is
+        built with random weights, for a checkpoint to fill.
+    freeze : bool
+        Keep the network as it is, without dropout, and learn the weights of its layers alone. Otherwise all of it but
+        the convolutions under its transformer is fine-tuned, as the papers of the three do it.
+
+    Attributes
+    ----------
+    description : dict
+        The network's configuration, and whether it takes waveforms of zero mean and unit variance (``do_normalize``).
+    descriptor_size : int
+        Size D of a descriptor.
+
+    Raises
+    ------
+    InputError
+        If transformers is missing, or the source gives no such network.
+
+    Example
+    -------
+    >>> size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    >>> backbone = SSLBackbone({"model_type": "wavlm", "do_normalize": False, **size})
+    >>> descriptors, lengths = backbone(torch.randn(2, 16000), torch.tensor([1.0, 0.5]))
+    >>> descriptors.shape, lengths
+    (torch.Size([2, 49, 32]), tensor([1.0000, 0.4898]))
+    """
+
+    def __init__(self, source: str | Mapping[str, Any], freeze: bool = True) -> None:
+        super().__init__()
+        self.description = describe(source) if isinstance(source, str) else dict(source)
+        self.network = load(source, self.description) if isinstance(source, str) else build(self.description)
+        config = self.network.config
+        self.descriptor_size = int(config.hidden_size)
+        self.frame_samples = frame_samples(config.conv_kernel, config.conv_stride)
+        self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        self.freeze = freeze
+        self._fixed.requires_grad_(False)
+        self.train()
+
+    @property
+    def _fixed(self) -> nn.Module:
+        fixed: nn.Module = self.network if self.freeze else self.network.feature_extractor
+        return fixed
+
+    def train(self, mode: bool = True) -> SSLBackbone:
+        """Set the mode; what does not learn stays in that of evaluation."""
+        super().train(mode)
+        self._fixed.eval()
+        return self
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Describe waveforms.
+
+        Parameters
+        ----------
+        wavs : torch.Tensor
+            At 16 kHz, [B, T]. An utterance ends at its last sample that is not zero.
+        lengths : torch.Tensor, optional
+            Relative lengths, [B].
+
+        Returns
+        -------
+        descriptors : torch.Tensor
+            [B, T'', D]; padded descriptors are zero.
+        lengths : torch.Tensor
+            Relative lengths of the descriptors, [B].
+        """
+        if wavs.dim() != 2:
+            raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
+        samples = count_frames(wavs.unsqueeze(2), lengths)
+        found: dict[int, Tensor] = {}
+        for count in set(samples.tolist()):
+            rows = (samples == count).nonzero().squeeze(1)
+            found.update(zip(rows.tolist(), self._describe(wavs[rows, :count]), strict=True))
+        descriptors = [found[row] for row in range(len(wavs))]
+        frames = torch.tensor([len(one) for one in descriptors], device=wavs.device)
+        return pad_sequence(descriptors, batch_first=True), relative_lengths(frames, int(frames.max()))
+
+    def _describe(self, wavs: Tensor) -> Tensor:
+        """Describe utterances of one length, [B, T], by [B, T'', D]; less than a frame is filled up with zeros."""
+        if self.description["do_normalize"]:
+            wavs = functional.layer_norm(wavs, wavs.shape[1:], eps=1e-7)
+        wavs = functional.pad(wavs, (0, max(0, self.frame_samples - wavs.shape[1])))
+        output = self.network(wavs, output_hidden_states=True)
+        # Some networks normalise what their last layer gives.
+        states = [*output.hidden_states[:-1], output.last_hidden_state]
+        weights = self.layer_weights.softmax(0)[:, None, None, None]
+        mixture = (weights * torch.stack(states)).sum(0)
+        return functional.layer_norm(mixture, mixture.shape[2:])
+
+
+def describe(source: str) -> dict[str, Any]:
+    """Read the configuration of a network: all that `build` needs, as plain numbers and words.
+
+    Raises
+    ------
+    InputError
+        If ``source`` is no folder or Hub id of a wav2vec 2.0, HuBERT or WavLM.
+    """
+    transformers = library()
+    try:
+        config = transformers.AutoConfig.from_pretrained(source).to_diff_dict()
+        normalize = transformers.AutoFeatureExtractor.from_pretrained(source).do_normalize
+    except (OSError, ValueError, AttributeError) as error:
+        raise _unusable(source, str(error)) from error
+    if config["model_type"] not in KINDS:
+        raise _unusable(source, f"it is {config['model_type']}")
+    passing = ("architectures", "dtype", "transformers_version")  # of the file, not of the network
+    return {**{key: value for key, value in config.items() if key not in passing}, "do_normalize": bool(normalize)}
+
+
+def build(description: Mapping[str, Any]) -> PreTrainedModel:
+    """Build a network with random weights."""
+    network: PreTrainedModel = library().AutoModel.from_config(_configuration(description), dtype=torch.float32)
+    return network
+
+
+def load(source: str, description: Mapping[str, Any]) -> PreTrainedModel:
+    """Build a network with the weights of its source, all of them.
+
+    Raises
+    ------
+    InputError
+        If the source lacks weights.
+    """
+    try:
+        network, report = library().AutoModel.from_pretrained(
+            source, config=_configuration(description), dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unusable(source, str(error)) from error
+    if report["missing_keys"]:
+        raise _unusable(source, f"it lacks {', '.join(sorted(report['missing_keys']))}")
+    loaded: PreTrainedModel = network
+    return loaded
+
+
+def frame_samples(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Samples that the first frame of a stack of convolutions sees.
+
+    Example
+    -------
+    >>> frame_samples([10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2])
+    400
+    """
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def library() -> Any:
+    """Import transformers, an optional dependency."""
+    try:
+        import transformers  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError('self-supervised networks need transformers; pip install "ser-plugins[ssl]"') from error
+    return transformers
+
+
+def _configuration(description: Mapping[str, Any]) -> Any:
+    return library().AutoConfig.for_model(**{**description, **SETTINGS})
+
+
+def _unusable(source: str, reason: str) -> InputError:
+    first = reason.strip().split("\n", maxsplit=1)[0].rstrip(".")
+    remedy = "give a folder or a Hub id of a wav2vec 2.0, HuBERT or WavLM"
+    return InputError(f"{source} gives no self-supervised network ({first}); {remedy}")
