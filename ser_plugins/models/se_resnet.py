@@ -75,7 +75,7 @@ class SEBasicBlock(nn.Module):
     def forward(self, x: Tensor, frames: Tensor | None, mask: Tensor | None) -> Tensor:
         """Map ``x`` [B, C, T, F]; ``frames`` and ``mask`` describe the output."""
         # In place where the backward pass does not need what is overwritten: memory is what bounds these.
-        out = self.bn1(self.conv1(x), mask).relu_()
+        out: Tensor = self.bn1(self.conv1(x), mask).relu_()
         out = self.bn2(self.conv2(out), mask)
         if self.se is not None:
             out = self.se(out, frames)
