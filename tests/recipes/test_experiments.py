@@ -92,7 +92,7 @@ def test_each_corpus_is_made_ready_once(options, tmp_path, monkeypatch):
     hparams = [ROOT / "hparams" / f"{name}.yaml" for name in ("s1", "s5")]
     keys = options[: options.index("--output_folder")]
     jobs = [job for k in "46" for job in plan(hparams, "1,2", [*keys, "--vad", "none", "--clusters", k], tmp_path / k)]
-    other = plan(hparams[:1], "1", [*keys, "--vad", "webrtc"], tmp_path / "other")
+    other = plan(hparams[:1], "1", [*keys, "--vad", "silero"], tmp_path / "other")
     read, made = Demo.read, []
     monkeypatch.setattr(Demo, "read", lambda self: made.append("read") or read(self))
     prepared = "ser_plugins.training.experiments.prepare_corpus"
@@ -100,7 +100,7 @@ def test_each_corpus_is_made_ready_once(options, tmp_path, monkeypatch):
     make_ready(jobs)
     assert len(jobs) == 8 and made == ["read", "none"]
     make_ready([*jobs, *other])
-    assert made[2:] == ["read", "read", "none", "webrtc"]
+    assert made[2:] == ["read", "read", "none", "silero"]
 
 
 def test_jobs_run_side_by_side_and_tell_how_they_failed(tmp_path):
