@@ -21,7 +21,7 @@ from speed.harness import Row, machine
 from ser_plugins.files import atomic_write
 from ser_plugins.training.cli import keep_memory
 
-CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "memory", "growth")
+CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "folds", "memory", "growth")
 RESULTS = Path("benchmarks/results")
 
 

@@ -12,7 +12,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.report.gallery import draw_figures
 from ser_plugins.report.page import write_report
 from ser_plugins.report.published import write_table
-from ser_plugins.training.experiments import Job, plan, run_jobs
+from ser_plugins.training.experiments import Job, make_ready, plan, run_jobs
 
 RECIPES = Path(os.path.relpath(Path(__file__).parent))
 HPARAMS = RECIPES.parent / "hparams"
@@ -100,6 +100,7 @@ def strategies(given: argparse.Namespace) -> list[Path]:
 
 
 def train(jobs: list[Job], given: argparse.Namespace) -> list[str]:
+    make_ready(jobs)
     print(f"{len(jobs)} runs to do; each prints to a log beside its folder in {given.results}", flush=True)
     return run_jobs(jobs, RECIPES / "train.py", max(given.jobs, 1))
 

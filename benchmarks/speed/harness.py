@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 LIBRARIES = ("torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
 
@@ -91,11 +94,21 @@ def fresh(function: Callable[..., Any], *arguments: Any, gigabytes: float = 12) 
             return None
 
 
-def matrix_product(dtype: torch.dtype, size: int = 2048) -> float:
-    """GFLOP/s of the best of several products of square matrices."""
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    best = min(alternate(lambda: left @ right, repeats=1)[0] for _ in range(8))
-    return 2 * size**3 / best / 1e9
+def ceiling(dtype: torch.dtype) -> float:
+    """GFLOP/s of the fastest dense product: square matrices of some sizes, and a convolution that fits in the cache.
+
+    Libraries come closest to what the processor can do where operands are small, and closer in convolutions.
+    """
+    products: list[tuple[float, Callable[[], Tensor]]] = []
+    for size in (256, 512, 2048):
+        left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+        products.append((2 * size**3, partial(torch.matmul, left, right)))
+    channels, side = 64, 32
+    image, weight = torch.randn(1, channels, side, side), torch.randn(channels, channels, 3, 3)
+    operands = (tensor.to(dtype).to(memory_format=torch.channels_last) for tensor in (image, weight))
+    products.append((2 * 9 * (channels * side) ** 2, partial(functional.conv2d, *operands, padding=1)))
+    rates = [operations / min(alternate(product, repeats=1)[0] for _ in range(20)) for operations, product in products]
+    return max(rates) / 1e9
 
 
 def memory_rate(megabytes: int = 512) -> float:
@@ -115,8 +128,8 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in LIBRARIES},
-        "float32 matrix product, GFLOP/s": round(matrix_product(torch.float32), 1),
-        "bfloat16 matrix product, GFLOP/s": round(matrix_product(torch.bfloat16), 1),
+        "float32 ceiling, GFLOP/s": round(ceiling(torch.float32), 1),
+        "bfloat16 ceiling, GFLOP/s": round(ceiling(torch.bfloat16), 1),
         "memory, GB/s": round(memory_rate(), 1),
     }
 

@@ -45,6 +45,8 @@ def semi_hard(
     candidates = distances.nan_to_num(nan=farthest, posinf=farthest).masked_fill(~negatives, torch.inf)
     candidates, order = candidates.sort(dim=1)
     last = negatives.sum(dim=1, keepdim=True) - 1
-    position = torch.searchsorted(candidates, distances.contiguous(), right=True).minimum(last)
+    # Searches for one and the same value are all but free: only those of near elements take time.
+    thresholds = distances.masked_fill(~positives, 0)
+    position = torch.searchsorted(candidates, thresholds, right=True).minimum(last)
     anchor, near = (positives & (last >= 0)).nonzero(as_tuple=True)
     return anchor, near, order[anchor, position[anchor, near]]

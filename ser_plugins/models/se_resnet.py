@@ -49,7 +49,9 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Scale the channels of ``x`` [B, C, T, F]; padded frames are zero, ``frames`` [B] says how many are not."""
-        average = x.mean((2, 3)) if frames is None else x.sum((2, 3)) / (frames.unsqueeze(1) * x.shape[3])
+        count = x.shape[2] if frames is None else frames.unsqueeze(1)
+        # A sum, since the gradient of PyTorch's mean is a tensor of the size of x.
+        average = x.sum((2, 3)) / (count * x.shape[3])
         gates = torch.sigmoid(self.expand(functional.relu(self.reduce(average))))
         return x * gates[:, :, None, None]
 
@@ -72,13 +74,14 @@ class SEBasicBlock(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor | None, mask: Tensor | None) -> Tensor:
         """Map ``x`` [B, C, T, F]; ``frames`` and ``mask`` describe the output."""
-        out = functional.relu(self.bn1(self.conv1(x), mask))
+        # In place where the backward pass does not need what is overwritten: memory is what bounds these.
+        out: Tensor = self.bn1(self.conv1(x), mask).relu_()
         out = self.bn2(self.conv2(out), mask)
         if self.se is not None:
             out = self.se(out, frames)
         if self.shortcut is not None:
             x = self.shortcut_bn(self.shortcut(x), mask)
-        return functional.relu(out + x)
+        return out.add_(x).relu_()
 
 
 class SEResNet34(nn.Module):
@@ -168,10 +171,10 @@ class SEResNet34(nn.Module):
 
         x = self.stem(x)
         frames = halve(frames, 2)
-        x = functional.relu(self.stem_bn(x, mask(x.shape[2])))
+        x = self.stem_bn(x, mask(x.shape[2])).relu_()
         for block in self.stages:
             assert isinstance(block, SEBasicBlock)
             frames = halve(frames, block.stride)
             x = block(x, frames if padded else None, mask(-(-x.shape[2] // block.stride)))
-        x = functional.relu(self.collapse_bn(self.collapse(x), mask(x.shape[2])))
+        x = self.collapse_bn(self.collapse(x), mask(x.shape[2])).relu_()
         return x.squeeze(3).transpose(1, 2), relative_lengths(frames, x.shape[2])

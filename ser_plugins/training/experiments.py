@@ -12,6 +12,8 @@ from pathlib import Path
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from ser_plugins import configuration
+from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.training.emotions import check_source, prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
@@ -46,7 +48,7 @@ class Job:
 
 
 def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], results: Path) -> list[Job]:
-    """List the folds of some strategies that are missing below ``results``; their corpus and its audio are made ready.
+    """List the folds of some strategies that are missing below ``results``.
 
     Parameters
     ----------
@@ -65,13 +67,28 @@ def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], resul
         folder = recipe.standard_folder(results)
         words = [str(file), "--output_folder", str(folder), *arguments]
         asked = [Job([*words, "--fold", str(fold)], folder, fold) for fold in recipe.folds()]
-        missing = [job for job in asked if not job.finished]
-        if missing:  # processes find done what they would all do at once, and what is wrong is told before any work
-            corpus = recipe.read_corpus()
-            check_source(recipe.tree, corpus)
-            prepare_corpus(recipe, corpus)
-        jobs += missing
+        jobs += [job for job in asked if not job.finished]
     return jobs
+
+
+def make_ready(jobs: Iterable[Job]) -> None:
+    """Read and prepare each corpus of some jobs once, so that their processes find done what all would do at once.
+
+    Raises
+    ------
+    InputError
+        If something is wrong with a corpus, or a job lacks its encoder; told before any work.
+    """
+    corpora: dict[str, tuple[Recipe, Corpus]] = {}
+    for job in {job.folder: job for job in jobs}.values():
+        recipe = Recipe.from_arguments(job.arguments)
+        settings = {**recipe.corpus_tree, "": [recipe.normalizer().settings(), str(recipe.tree["cache_folder"])]}
+        key = configuration.dump(settings)
+        if key not in corpora:
+            corpora[key] = recipe, recipe.read_corpus()
+        check_source(recipe.tree, corpora[key][1])
+    for recipe, corpus in corpora.values():
+        prepare_corpus(recipe, corpus)
 
 
 def run_jobs(jobs: Sequence[Job], script: Path, count: int) -> list[str]:

@@ -326,6 +326,51 @@ def test_distances_have_exact_zeros_and_bounds():
     assert torch.allclose(pairwise_distances(embeddings, squared=True), distances**2)
 
 
+@pytest.mark.parametrize("size", [6, 512])
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 3e-7), (torch.float64, 1e-11)])
+@pytest.mark.parametrize("apart", [1.0, 1e-2, 1e-4, 1e-6])
+def test_distances_are_the_loops_however_close(size, dtype, atol, apart):
+    generator = torch.Generator().manual_seed(0)
+    centre = functional.normalize(torch.randn(size, generator=generator, dtype=torch.float64), dim=0)
+    steps = functional.normalize(torch.randn(20, size, generator=generator, dtype=torch.float64), dim=1)
+    embeddings = (centre + apart * steps).to(dtype)
+    distances = pairwise_distances(embeddings)
+    expected = torch.tensor(loop_distances(embeddings.double()), dtype=torch.float64)
+    assert distances.dtype == dtype
+    atol = max(atol, 4e-15 / apart)  # the squares are sums of products: some times 2^-52 off
+    torch.testing.assert_close(distances.double(), expected, atol=atol, rtol=0 if dtype == torch.float64 else 1e-6)
+    unit = functional.normalize(embeddings, dim=-1)
+    differences = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist")
+    torch.testing.assert_close(distances, differences, atol=atol, rtol=1e-6)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_gradient_of_distances(squared):
+    embeddings = batch(range(5)).requires_grad_()
+    off = ~torch.eye(5, dtype=torch.bool)
+    assert torch.autograd.gradcheck(lambda x: pairwise_distances(x, squared)[off], embeddings)
+
+
+def test_gradient_of_close_distances_is_that_of_differences():
+    embeddings = (batch(range(5))[:1] + 1e-4 * batch(range(5), seed=1)).float().requires_grad_()
+    weights = torch.arange(25.0).reshape(5, 5)
+    (found,) = torch.autograd.grad((weights * pairwise_distances(embeddings)).sum(), embeddings)
+    wide = embeddings.detach().double().requires_grad_()
+    unit = functional.normalize(wide, dim=-1)
+    loops = sum(weights[a, b] * (unit[a] - unit[b]).norm() for a in range(5) for b in range(5) if a != b)
+    (expected,) = torch.autograd.grad(loops, wide)
+    torch.testing.assert_close(found.double(), expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_gradient_at_distance_zero_is_zero(squared):
+    embeddings = batch([0]).expand(4, 6).float().clone().requires_grad_()
+    distances = pairwise_distances(embeddings, squared)
+    distances.sum().backward()
+    assert torch.equal(distances, torch.zeros(4, 4))
+    assert torch.equal(embeddings.grad, torch.zeros(4, 6))
+
+
 def test_large_batches_need_no_cubic_memory():
     """All triplets of 2048 embeddings are 8.6 · 10⁹: 34 GB of float32. Here it takes seconds."""
     labels = torch.arange(2048) % 5

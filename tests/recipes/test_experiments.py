@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ser_plugins.corpora.synthetic import Demo
 from ser_plugins.errors import InputError
-from ser_plugins.training.experiments import Job, plan, run_jobs
+from ser_plugins.training.experiments import Job, make_ready, plan, run_jobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +86,21 @@ def test_what_is_finished_is_not_planned(options, tmp_path):
     assert len(plan(hparams[:1], "all", keys, tmp_path)) == 10
     with pytest.raises(InputError, match="did you mean clusters"):
         plan(hparams, "1", [*keys, "--cluster", "4"], tmp_path)
+
+
+def test_each_corpus_is_made_ready_once(options, tmp_path, monkeypatch):
+    hparams = [ROOT / "hparams" / f"{name}.yaml" for name in ("s1", "s5")]
+    keys = options[: options.index("--output_folder")]
+    jobs = [job for k in "46" for job in plan(hparams, "1,2", [*keys, "--vad", "none", "--clusters", k], tmp_path / k)]
+    other = plan(hparams[:1], "1", [*keys, "--vad", "silero"], tmp_path / "other")
+    read, made = Demo.read, []
+    monkeypatch.setattr(Demo, "read", lambda self: made.append("read") or read(self))
+    prepared = "ser_plugins.training.experiments.prepare_corpus"
+    monkeypatch.setattr(prepared, lambda recipe, corpus: made.append(recipe.normalizer().vad))
+    make_ready(jobs)
+    assert len(jobs) == 8 and made == ["read", "none"]
+    make_ready([*jobs, *other])
+    assert made[2:] == ["read", "read", "none", "silero"]
 
 
 def test_jobs_run_side_by_side_and_tell_how_they_failed(tmp_path):
