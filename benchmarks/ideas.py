@@ -44,6 +44,7 @@ CHANGES = {
     "no ghosts": "ghost_clusters: 0",
     "crops of 3 s": "crop_seconds: 3.0",
     "slow backbone": "backbone_lr_factor: 0.3",
+    "lr 0.0003": "lr: 0.0003",
 }
 IDEAS = [
     "S3",
