@@ -103,10 +103,10 @@ def ceiling(dtype: torch.dtype) -> float:
     for size in (256, 512, 2048):
         left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
         products.append((2 * size**3, partial(torch.matmul, left, right)))
-    channels, side = 64, 32
-    image, weight = torch.randn(1, channels, side, side), torch.randn(channels, channels, 3, 3)
+    channels, side = 128, 16
+    image, weight = torch.randn(4, channels, side, side), torch.randn(channels, channels, 3, 3)
     operands = (tensor.to(dtype).to(memory_format=torch.channels_last) for tensor in (image, weight))
-    products.append((2 * 9 * (channels * side) ** 2, partial(functional.conv2d, *operands, padding=1)))
+    products.append((2 * image.numel() * channels * 9, partial(functional.conv2d, *operands, padding=1)))
     rates = [operations / min(alternate(product, repeats=1)[0] for _ in range(20)) for operations, product in products]
     return max(rates) / 1e9
 
