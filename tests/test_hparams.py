@@ -103,3 +103,14 @@ def test_the_thin_network_is_s5_with_another_network_and_its_features():
     feats = made["mean_var_norm"](spectrogram(torch.randn(2, 3200)))
     torch.testing.assert_close(feats.std(-1, unbiased=False), torch.ones(2, 21))
     assert made["embedding_model"].eval()(feats).shape == (2, 1, 512)
+
+
+def test_s6_is_s5_with_another_training():
+    one, other = read("s5"), read("s6")
+    assert list(one) == list(other)
+    changed = {key for key in one if configuration.dump({"_": one[key]}) != configuration.dump({"_": other[key]})}
+    training = {"classification_loss", "wav_augment", "feat_augment", "opt_class", "lr_schedule"}
+    assert changed == {"strategy", "classifier"} | training
+    schedule = configuration.build({**other, "number_of_epochs": 10})["lr_schedule"]
+    rates = [schedule(epoch) for epoch in range(1, 11)]
+    assert rates[1] == max(rates) == 1 and rates[1:] == sorted(rates[1:], reverse=True) and 0 < rates[-1] < 0.05

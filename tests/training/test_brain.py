@@ -131,3 +131,31 @@ def test_both_losses_are_summed_where_a_classifier_is_trained_beside_a_metric():
     expected = metric(embeddings, labels) + 2 * torch.nn.functional.cross_entropy(logits, labels)
     torch.testing.assert_close(found, expected)
     assert brain.validate() == {"accuracy": int((logits.argmax(-1) == labels).sum()) / 12}
+
+
+class Noise:
+    """An augmenter whose only augmentation is random."""
+
+    def __init__(self):
+        self.augmentations = {}
+
+    def __call__(self, values, lengths):
+        return values + torch.randn_like(values), lengths
+
+
+def test_training_alone_is_augmented_and_each_step_in_its_own_way():
+    modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
+    modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
+    batch = next(iter(loader(torch.randn(6, 6), torch.arange(6) % 3, 6)))
+    plain = modules["embedding_model"](batch.signal.data)
+    for name in PLAIN:
+        counter = type("Counter", (), {"current": 2})()
+        brain = EncoderBrain(modules, hparams={**PLAIN, name: Noise(), "epoch_counter": counter, "seed": 1})
+        brain.train_batches = [None] * 5
+        found = []
+        for brain.step in (1, 2, 1):
+            torch.rand(brain.step)  # whatever else was drawn
+            found.append(brain.compute_forward(batch, sb.Stage.TRAIN))
+        assert torch.equal(found[0], found[2]) and not torch.allclose(found[0], found[1])
+        assert not torch.allclose(found[0], plain)
+        assert torch.equal(brain.compute_forward(batch, sb.Stage.VALID), plain)
