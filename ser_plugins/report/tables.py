@@ -19,6 +19,8 @@ MEASURES = ("accuracy", "uar", "macro_f1")
 def summarise(folder: Path) -> dict[str, Any]:
     """Write ``summary.json`` and ``summary.md``: mean, minimum, maximum and standard deviation, as the paper's Table 2.
 
+    A single fold has no deviation.
+
     Example
     -------
     >>> folder = getfixture("tmp_path")
@@ -38,7 +40,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             "mean": statistics.mean(values),
             "min": min(values),
             "max": max(values),
-            "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+            "std": statistics.stdev(values) if len(values) > 1 else None,
         }
     atomic_write(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     atomic_write(folder / "summary.md", _markdown(summary, folds))
@@ -50,8 +52,8 @@ def _markdown(summary: dict[str, Any], folds: Sequence[Mapping[str, Any]]) -> st
     lines = [f"# {summary['strategy']} on {summary['corpus']}{note}, {len(folds)} fold(s), seed {summary['seed']}", ""]
     lines += ["| % | mean | min | max | std |", "|---|---|---|---|---|"]
     for name in MEASURES:
-        values = " | ".join(f"{100 * summary[name][key]:.2f}" for key in ("mean", "min", "max", "std"))
-        lines.append(f"| {name} | {values} |")
+        values = (summary[name][key] for key in ("mean", "min", "max", "std"))
+        lines.append(f"| {name} | {' | '.join('–' if one is None else f'{100 * one:.2f}' for one in values)} |")
     lines += ["", "| fold | accuracy | uar | macro_f1 |", "|---|---|---|---|"]
     lines += [f"| {m['fold']} | " + " | ".join(f"{100 * m[name]:.2f}" for name in MEASURES) + " |" for m in folds]
     return "\n".join(lines) + "\n"

@@ -53,7 +53,8 @@ def test_markdown_has_a_row_a_measure_and_a_row_a_fold(tmp_path):
 
 def test_one_fold_has_no_deviation_and_synthetic_audio_is_told(tmp_path):
     write(tmp_path, [[0.5, 0.4, 0.3]], corpus="demo", synthetic=True)
-    assert summarise(tmp_path)["accuracy"] == {"mean": 0.5, "min": 0.5, "max": 0.5, "std": 0}
+    assert summarise(tmp_path)["accuracy"] == {"mean": 0.5, "min": 0.5, "max": 0.5, "std": None}
+    assert "| accuracy | 50.00 | 50.00 | 50.00 | – |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "# S5 on demo (synthetic audio), 1 fold(s)" in (tmp_path / "summary.md").read_text()
 
 
