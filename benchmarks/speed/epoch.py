@@ -98,6 +98,12 @@ def run() -> Iterator[Row]:
         brain.whole / steps,
         most=1.1,
     )
+    yield Row(
+        "its training part alone against its bare steps",
+        f"{brain.training:.1f} s",
+        f"{steps:.1f} s",
+        brain.training / steps,
+    )
     usual = timed(partial(usual_loaders, parts=parts, normalizer=own.normalizer()), tree, own.options)
     yield Row(
         "epoch of S5 against reading and trimming each time",
