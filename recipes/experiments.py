@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every table and figure of the paper: python recipes/experiments.py table2|table3|sweep|figures|report …."""
+"""Every table and figure of the paper: python recipes/experiments.py table2|table3|sweep|ensemble|figures|report …."""
 
 import argparse
 import logging
@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from ser_plugins.errors import InputError
+from ser_plugins.report.ensemble import ensemble_table
 from ser_plugins.report.gallery import draw_figures
 from ser_plugins.report.page import write_report
 from ser_plugins.report.published import write_table
+from ser_plugins.report.results import read_experiments
 from ser_plugins.training.experiments import Job, make_ready, plan, run_jobs
 
 RECIPES = Path(os.path.relpath(Path(__file__).parent))
@@ -32,17 +34,21 @@ def main() -> None:
 
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description="Every table and figure of the paper, from runs of recipes/train.py.")
-    commands = parser.add_subparsers(required=True, metavar="table2|table3|sweep|figures|report")
+    commands = parser.add_subparsers(required=True, metavar="table2|table3|sweep|ensemble|figures|report")
     options = "; all other options are those of recipes/train.py"
     for name, command, about in [
         ("table2", partial(table, 2), f"train strategies on folds, what is missing, and write Table 2{options}"),
         ("table3", partial(table, 3), f"the same with the paper's competitors and S5, for Table 3{options}"),
         ("sweep", sweep, f"train strategies with each value of a setting{options}"),
+        ("ensemble", ensemble, "measure the mean of several experiments' probabilities, beside each of them"),
         ("figures", figures, "draw confusion matrices, embeddings and sweeps of the results in a folder"),
         ("report", report, "write report.html and report.md of the results in a folder, figures included"),
     ]:
         one = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
         one.set_defaults(command=command)
+        if name == "ensemble":
+            one.add_argument("folders", type=Path, nargs="+", help="results/<strategy>/<corpus>/<seed>")
+            continue
         if name in {"figures", "report"}:
             one.add_argument("results", type=Path, help="folder of the results")
             continue
@@ -53,7 +59,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         one.add_argument("--results", "--output_folder", type=Path, default=Path("results"), help="(%(default)s)")
         one.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     given, rest = parser.parse_known_args(words)
-    if rest and given.command in {figures, report}:
+    if rest and given.command in {ensemble, figures, report}:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return given, rest
 
@@ -82,6 +88,11 @@ def sweep(given: argparse.Namespace, options: list[str]) -> list[str]:
     failed = train(jobs, given)
     print(f"next: python recipes/experiments.py figures {given.results}")
     return failed
+
+
+def ensemble(given: argparse.Namespace, _: list[str]) -> list[str]:
+    print(ensemble_table([one for folder in given.folders for one in read_experiments(folder)]).markdown())
+    return []
 
 
 def figures(given: argparse.Namespace, _: list[str]) -> list[str]:

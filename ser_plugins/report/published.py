@@ -13,7 +13,7 @@ from scipy.stats import bootstrap
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 from ser_plugins.report.layout import ABSENT, Cell, Table, link, number
-from ser_plugins.report.results import Experiment, Run, read_experiments
+from ser_plugins.report.results import Experiment, read_experiments
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 SPREAD = ["mean", "min", "max", "std"]
@@ -28,21 +28,19 @@ NOTE = (
 )
 
 
-def actor_interval(runs: Sequence[Run]) -> tuple[float, float]:
-    r"""95 % bootstrap interval of the mean accuracy over folds, test actors resampled; NaN of a single actor.
+def accuracy_interval(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean accuracy over folds, test actors resampled; NaN of a single actor.
 
     The utterances of one actor are right or wrong together, and the folds are few and share training data: of what was
     drawn at random, the actors are the unit. An utterance weighs as in the mean over folds: 1 / size of its fold.
 
     Example
     -------
-    >>> folder = getfixture("tmp_path")
-    >>> rows = "id,speaker,emotion,predicted\n1,anna,sad,sad\n2,ben,sad,calm\n"
-    >>> _ = (folder / "predictions.csv").write_text(rows)
-    >>> actor_interval([Run(folder, {"fold": 1})])
+    >>> fold = {"speaker": ["anna", "ben"], "emotion": ["sad", "sad"], "predicted": ["sad", "calm"]}
+    >>> accuracy_interval([pd.DataFrame(fold)])
     (0.0, 1.0)
     """
-    table = pd.concat([frame.assign(weight=1 / len(frame)) for frame in (run.predictions() for run in runs)])
+    table = pd.concat([frame.assign(weight=1 / len(frame)) for frame in frames])
     table["right"] = table["weight"].where(table["emotion"] == table["predicted"], 0.0)
     actors = table.groupby("speaker")[["right", "weight"]].sum()
     if len(actors) < 2:
@@ -95,7 +93,7 @@ def measure(experiments: Iterable[Experiment], folder: Path, number: int) -> pd.
 def _row(one: Experiment, folder: Path) -> dict[str, Any]:
     metrics = pd.DataFrame([run.metrics for run in one.runs]).set_index("fold")
     accuracy = 100 * metrics["accuracy"]
-    low, high = actor_interval(one.runs)
+    low, high = accuracy_interval([run.predictions() for run in one.runs])
     return {
         "corpus": one.corpus,
         "strategy": one.strategy,

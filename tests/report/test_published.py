@@ -9,7 +9,7 @@ import pytest
 
 from ser_plugins.errors import InputError
 from ser_plugins.report.page import paper_tables
-from ser_plugins.report.published import actor_interval, measure, write_table
+from ser_plugins.report.published import accuracy_interval, measure, write_table
 from ser_plugins.report.results import read_experiments, read_runs
 
 
@@ -75,10 +75,12 @@ def test_actors_are_the_unit_and_not_clips(tmp_path, fold):
     table = pd.read_csv(file)
     table.loc[table.speaker == table.speaker[0], "predicted"] = "none of them"
     table.to_csv(file, index=False)
-    low, high = actor_interval(read_runs(tmp_path))  # one of three actors is always wrong
+    low, high = accuracy_interval(
+        [run.predictions() for run in read_runs(tmp_path)]
+    )  # one of three actors is always wrong
     assert (low, high) == pytest.approx((0, 1))
     table[table.speaker == table.speaker[0]].to_csv(file, index=False)
-    assert np.isnan(actor_interval(read_runs(tmp_path))).all()
+    assert np.isnan(accuracy_interval([run.predictions() for run in read_runs(tmp_path)])).all()
 
 
 def test_the_papers_numbers_stand_beside(rows):
