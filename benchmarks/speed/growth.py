@@ -1,11 +1,10 @@
-"""How time grows: with the length of a clip, the batch, the corpus, and the number of processes; log-log slopes."""
+"""How time and memory grow: with the length of a clip, the batch, the corpus, and, time alone, with processes."""
 
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,9 @@ from ser_plugins.audio.spectrogram import SpectrogramNorm
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.files import atomic_path
+from ser_plugins.training.cli import keep_memory
 from ser_plugins.training.data import make_dataset
-from speed.harness import Row, alternate
+from speed.harness import Row, alternate, fresh
 
 SECONDS = (1, 3, 10, 30, 100, 300, 600)
 BATCHES = (8, 16, 32, 64, 128)
@@ -42,51 +42,66 @@ print((time.perf_counter() - start) / 3)
 """
 
 
-def slope(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Exponent of the growth, over the larger half of the sizes: what is constant has little part in them."""
     half = len(sizes) // 2
-    return float(np.polyfit(np.log(sizes[half:]), np.log(seconds[half:]), 1)[0])
+    return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
 
 
-def lengths(encoder: UtteranceEncoder) -> list[float]:
-    """Seconds to embed one clip of each length."""
-    features, norm = Spectrogram(), SpectrogramNorm()
+def embed_clip(seconds: int) -> Callable[[], None]:
+    """Embed a clip of so many seconds."""
+    encoder, features, norm = UtteranceEncoder(SEResNet34(), GhostVLAD(128)).eval(), Spectrogram(), SpectrogramNorm()
+    wavs = torch.randn(1, 16000 * seconds)
 
-    def embed(wavs: torch.Tensor) -> None:
-        with torch.no_grad():
-            encoder(norm(features(wavs)))
+    @torch.no_grad()
+    def embed() -> None:
+        encoder(norm(features(wavs)))
 
-    encoder.eval()
-    return [alternate(partial(embed, torch.randn(1, 16000 * length)), repeats=3)[0] for length in SECONDS]
-
-
-def batches(encoder: UtteranceEncoder) -> list[float]:
-    """Seconds of a training step of each batch."""
-    encoder.train()
-
-    def step(feats: torch.Tensor) -> None:
-        encoder(feats).square().sum().backward()
-
-    return [alternate(partial(step, torch.randn(size, 201, 257)), repeats=2)[0] for size in BATCHES]
+    return embed
 
 
-def corpora() -> list[float]:
-    """Seconds to split a corpus of each size by speaker and make its dataset."""
+def train_batch(size: int) -> Callable[[], None]:
+    """Train on a batch of so many utterances of 2 s."""
+    encoder, feats = UtteranceEncoder(SEResNet34(), GhostVLAD(128)), torch.randn(size, 201, 257)
+    return lambda: encoder(feats).square().sum().backward()
 
-    def split(size: int) -> None:
-        speakers = [f"{number % 100:03d}" for number in range(size)]
-        columns = {
-            "path": "a.wav",
-            "emotion": ["happy", "sad"] * (size // 2),
-            "speaker": speakers,
-            "prepared": "a.npy",
-            "fault": "",
-        }
+
+def split_corpus(size: int) -> Callable[[], None]:
+    """Split a corpus of so many utterances by speaker and make its dataset."""
+    speakers = [f"{number % 100:03d}" for number in range(size)]
+    columns = {"path": "a.wav", "emotion": ["happy", "sad"] * (size // 2), "speaker": speakers}
+    columns |= {"prepared": "a.npy", "fault": ""}
+
+    def split() -> None:
         table = pd.DataFrame({"id": [f"u{number}" for number in range(size)], **columns})
         parts = fold_parts(Corpus("grown", ("happy", "sad"), table), 1)
         make_dataset(parts["train"], "emotion", ["happy", "sad"], 2.0)
 
-    return [alternate(lambda size=size: split(size), repeats=2)[0] for size in UTTERANCES]
+    return split
+
+
+def once(make: Callable[[int], Callable[[], None]], size: int) -> None:
+    """Do one thing once, as in a process of its own."""
+    keep_memory()  # as the recipes do
+    make(size)()
+
+
+def seconds(make: Callable[[int], Callable[[], None]], sizes: Sequence[int]) -> list[float]:
+    """Seconds that it takes at each size."""
+    return [alternate(make(size), repeats=2)[0] for size in sizes]
+
+
+def mebibytes(make: Callable[[int], Callable[[], None]], sizes: Sequence[int]) -> list[float]:
+    """MiB that it adds to the peak memory of a process of its own at each size."""
+    costs = [fresh(once, make, size) for size in sizes]
+    return [cost.added if cost else float("inf") for cost in costs]
+
+
+MEASURED = {
+    "seconds of a clip": (embed_clip, SECONDS),
+    "utterances of a batch": (train_batch, BATCHES),
+    "utterances of a corpus": (split_corpus, UTTERANCES),
+}
 
 
 def processes(ranks: int, batch: int = 32) -> float:
@@ -102,29 +117,25 @@ def processes(ranks: int, batch: int = 32) -> float:
     return max(float(line) for line in done.stdout.split())
 
 
-def draw(curves: dict[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
-    """Draw log-log curves with their slopes."""
-    figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
-    for axes, (name, (sizes, seconds)) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        axes.loglog(sizes, seconds, "o-")
-        axes.set(xlabel=name, ylabel="seconds", title=f"slope {slope(sizes, seconds):.2f}")
-        axes.grid(alpha=0.3)
+def draw(curves: dict[str, tuple[Sequence[int], list[float], list[float]]], path: Path) -> None:
+    """Draw log-log curves of time, above, and memory, below, with their slopes."""
+    figure = Figure(figsize=(3.6 * len(curves), 6), layout="constrained")
+    for column, (name, (sizes, *measured)) in zip(figure.subplots(2, len(curves)).T, curves.items(), strict=True):
+        for axes, unit, values in zip(column, ("seconds", "MiB"), measured, strict=True):
+            axes.loglog(sizes, values, "o-")
+            axes.set(xlabel=name, ylabel=unit, title=f"slope {slope(sizes, values):.2f}")
+            axes.grid(alpha=0.3)
     with atomic_path(path) as part:
         figure.savefig(part, dpi=110, format="png")
 
 
 def run() -> Iterator[Row]:
     """Measure, and draw benchmarks/results/growth.png."""
-    encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
-    measured: dict[str, tuple[Sequence[float], Callable[[], list[float]]]] = {
-        "seconds of a clip": (SECONDS, lambda: lengths(encoder)),
-        "utterances of a batch": (BATCHES, lambda: batches(encoder)),
-        "utterances of a corpus": (UTTERANCES, corpora),
-    }
-    curves = {name: (sizes, measure()) for name, (sizes, measure) in measured.items()}
+    curves = {name: (sizes, seconds(make, sizes), mebibytes(make, sizes)) for name, (make, sizes) in MEASURED.items()}
     draw(curves, Path("benchmarks/results/growth.png"))
-    for name, (sizes, seconds) in curves.items():
-        ends = f"{sizes[-1]:,}: {seconds[-1]:.3g} s", f"{sizes[0]:,}: {seconds[0]:.3g} s"
-        yield Row(f"exponent of time in {name}", *ends, slope(sizes, seconds), most=1.1)
+    for name, (sizes, *measured) in curves.items():
+        for what, unit, values in zip(("time", "memory"), ("s", "MiB"), measured, strict=True):
+            ends = [f"{sizes[end]:,}: {values[end]:.3g} {unit}" for end in (-1, 0)]
+            yield Row(f"exponent of {what} in {name}", *ends, slope(sizes, values), most=1.1)
     one, two = processes(1), processes(2)
     yield Row("a step over two processes, against one", f"{two:.2f} s", f"{one:.2f} s", one / two, least=1.5)

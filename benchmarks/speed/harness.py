@@ -69,14 +69,20 @@ def alternate(*functions: Callable[[], Any], repeats: int = 5) -> list[float]:
     return [statistics.median(found) for found in seconds]
 
 
+def peak_memory() -> float:
+    """MiB at most that the process had; getrusage begins with what its parent had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def _measure(function: Callable[..., Any], arguments: Sequence[Any], threads: int, limit: int) -> Cost:
     torch.set_num_threads(threads)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_memory()
     start = time.perf_counter()
     function(*arguments)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory()
     return Cost(seconds, peak - before, peak)
 
 
