@@ -11,6 +11,8 @@ import dataclasses
 import importlib
 import json
 import logging
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from speed.harness import Row, machine
 
 from ser_plugins.files import atomic_write
 from ser_plugins.training.cli import keep_memory
+from ser_plugins.training.fit import commit
 
 CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "folds", "memory", "growth")
 RESULTS = Path("benchmarks/results")
@@ -59,7 +62,8 @@ def main() -> None:
         print(f"{name} …", flush=True)
         rows = list(importlib.import_module(f"speed.{name}").run())
         print(table(rows), flush=True)
-        found[name] = {"machine": machine(), "rows": [dataclasses.asdict(row) for row in rows]}
+        origin = {"command": shlex.join(["python", *sys.argv]), "commit": commit()}
+        found[name] = {"machine": {**machine(), **origin}, "rows": [dataclasses.asdict(row) for row in rows]}
         text = "\n\n".join(
             f"## {name}\n\n{table([Row(**row) for row in found[name]['rows']])}\n\n{describe(found[name]['machine'])}"
             for name in CASES
