@@ -11,8 +11,6 @@ import dataclasses
 import importlib
 import json
 import logging
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +60,8 @@ def main() -> None:
         print(f"{name} …", flush=True)
         rows = list(importlib.import_module(f"speed.{name}").run())
         print(table(rows), flush=True)
-        origin = {"command": shlex.join(["python", *sys.argv]), "commit": commit()}
-        found[name] = {"machine": {**machine(), **origin}, "rows": [dataclasses.asdict(row) for row in rows]}
+        facts = {**machine(), "commit": commit()}
+        found[name] = {"machine": facts, "rows": [dataclasses.asdict(row) for row in rows]}
         text = "\n\n".join(
             f"## {name}\n\n{table([Row(**row) for row in found[name]['rows']])}\n\n{describe(found[name]['machine'])}"
             for name in CASES
