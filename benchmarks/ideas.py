@@ -1,7 +1,8 @@
 """What each part of S6 brings, on validation actors; no test fold is read.
 
 python benchmarks/ideas.py [IDEA …] [--folds 1,2,3] --corpus ravdess --data_folder FOLDER [--key value …] trains each
-idea on each fold and writes benchmarks/results/ideas.md and ideas.json; rows that are there already stay.
+idea on each fold and adds the results to benchmarks/results/ideas.md and ideas.json; of an idea that is run again, with
+whatever options, the table has the newest result and ideas.json all of them, with their commands.
 """
 
 import argparse
@@ -109,6 +110,9 @@ def main() -> None:
     parser.add_argument("ideas", nargs="*", metavar="IDEA", help=f"of {'; '.join(IDEAS)}; all where none is given")
     parser.add_argument("--folds", default="1,2,3")
     given, arguments = parser.parse_known_args()
+    unknown = sorted(set(given.ideas) - set(IDEAS))
+    if unknown:
+        parser.error(f"unknown idea {unknown[0]!r}; there are {'; '.join(IDEAS)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for idea in given.ideas or IDEAS:
         for fold in map(int, given.folds.split(",")):
