@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import ddp_barrier, run_on_main
 from speechbrain.utils.train_logger import FileTrainLogger
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -86,6 +86,7 @@ def train(
             brain.modules[name] = module.module
     keys = {f"{hparams['epoch_counter'].direction}_key": brain.criterion}
     best = WholeCheckpointer(folder / "save", weights).recover_if_possible(**keys)
+    ddp_barrier()  # whoever calls may delete the checkpoints: all processes have to have read theirs
     if best is None:
         raise InputError(f"{folder}: no epoch was trained; give --number_of_epochs 1 or more")
     brain.best = best.meta
