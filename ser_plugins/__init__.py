@@ -18,6 +18,7 @@ from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.models.thin_resnet import ThinResNet34
+from ser_plugins.registry import list_corpora, list_losses, list_models, list_poolings
 
 __all__ = [
     "BaggedSVMClassifier",
@@ -41,4 +42,8 @@ __all__ = [
     "ThinResNet34",
     "TripletLoss",
     "UtteranceEncoder",
+    "list_corpora",
+    "list_losses",
+    "list_models",
+    "list_poolings",
 ]
