@@ -196,7 +196,14 @@ def library() -> Any:
 
 
 def _configuration(description: Mapping[str, Any]) -> Any:
-    return library().AutoConfig.for_model(**{**description, **SETTINGS})
+    """Configure a network by the settings that its kind has: others can name code that would be fetched and run."""
+    kind, make = description.get("model_type"), library().AutoConfig.for_model
+    if kind not in KINDS:
+        raise InputError(
+            f"a description of {kind!r} is none of a self-supervised network; give one of {', '.join(KINDS)}"
+        )
+    known = make(kind).to_dict()
+    return make(**{**{key: value for key, value in description.items() if key in known}, **SETTINGS})
 
 
 def _unusable(source: str, reason: str) -> InputError:
