@@ -3,6 +3,7 @@
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
+from ser_plugins.hub.loading import load
 from ser_plugins.metric.losses import (
     EmotionConstrainedTripletLoss,
     GradedTripletLoss,
@@ -46,4 +47,5 @@ __all__ = [
     "list_losses",
     "list_models",
     "list_poolings",
+    "load",
 ]

@@ -1,8 +1,10 @@
-"""The model folder: all that `EncoderClassifier.from_hparams` needs, and nothing that was trained besides."""
+"""The model folder: all that `EncoderClassifier.from_hparams` or `ser_plugins.load` needs, and nothing besides."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -10,13 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
-from torch import nn
+from torch import Tensor, nn
 
 from ser_plugins import configuration
+from ser_plugins.errors import InputError
+from ser_plugins.hub.description import describe
 from ser_plugins.models.ssl import SSLBackbone
 
+logger = logging.getLogger(__name__)
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
 
@@ -46,7 +53,23 @@ def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> conf
     backbone = getattr(embedding_model, "backbone", None)
     if isinstance(backbone, SSLBackbone):
         tree["embedding_model"]["backbone"]["source"] = backbone.description
+        pooling = tree["embedding_model"]["pooling"]
+        if isinstance(pooling, dict) and "input_size" in pooling:
+            pooling["input_size"] = backbone.descriptor_size
     return tree
+
+
+def trained(embedding_model: nn.Module, classifier: nn.Module) -> nn.ModuleDict:
+    """Put what was trained into one module, whose state dict is ``model.safetensors``."""
+    return nn.ModuleDict({"embedding_model": embedding_model, "classifier": classifier})
+
+
+def label_encoder(labels: Sequence[str]) -> CategoricalEncoder:
+    """Make SpeechBrain's encoder of the labels, each at its index."""
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(labels, sequence_input=False)
+    encoder.expect_len(len(labels))
+    return encoder
 
 
 def save_model_folder(
@@ -61,7 +84,7 @@ def save_model_folder(
     yaml : str
         Its ``hyperparams.yaml``.
     embedding_model, classifier : torch.nn.Module
-        Their weights are written as state dicts.
+        Their weights are written as state dicts, for SpeechBrain, and as safetensors, for `ser_plugins.load`.
     labels : sequence of str
         Labels, in the order of the classifier's classes.
     """
@@ -72,10 +95,10 @@ def save_model_folder(
         (part / "hyperparams.yaml").write_text(yaml, encoding="utf-8")
         torch.save(embedding_model.state_dict(), part / "embedding_model.ckpt")
         torch.save(classifier.state_dict(), part / "classifier.ckpt")
-        encoder = CategoricalEncoder()
-        encoder.update_from_iterable(labels, sequence_input=False)
-        encoder.save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
-        (part / "config.json").write_text(json.dumps({"speechbrain_interface": "EncoderClassifier"}) + "\n")
+        label_encoder(labels).save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
+        plain = _plain(part, trained(embedding_model, classifier).state_dict(), labels)
+        config = {"speechbrain_interface": "EncoderClassifier", **plain}
+        (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         part.chmod(0o755)
         if folder.is_dir():
             os.replace(folder, old)
@@ -87,3 +110,19 @@ def save_model_folder(
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _plain(folder: Path, weights: Mapping[str, Tensor], labels: Sequence[str]) -> dict[str, Any]:
+    """Write the weights for `ser_plugins.load`; return what it must know besides, nothing where that cannot be told."""
+    tree = configuration.read(folder / "hyperparams.yaml")
+    try:
+        modules = {name: describe(tree[name]) for name in SECTIONS}
+    except InputError as error:
+        # A class of the user's own is no reason to lose what was trained.
+        logger.warning("ser_plugins.load will not take this model, EncoderClassifier.from_hparams will: %s", error)
+        return {}
+    # safetensors takes neither tied weights nor channels that come last.
+    copies = {name: weight.cpu().clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}
+    data = safetensors.torch.save(copies)
+    (folder / WEIGHTS).write_bytes(data)
+    return {"modules": modules, "labels": list(labels), "sha256": {WEIGHTS: hashlib.sha256(data).hexdigest()}}

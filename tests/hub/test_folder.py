@@ -19,7 +19,14 @@ LABELS = ["neutral", "no", "it's sad", "sehr fröhlich", "4"]
 POLARITY = dict(zip(LABELS[1:], ["positive", "negative", "positive", "negative"], strict=True))
 SIZES = {"channels": [4, 4, 8, 8], "descriptor_size": 8, "embedding_size": 12}
 TINY = {**SIZES, "labels": LABELS, "polarity": POLARITY, "vad": "none"}
-FILES = ["classifier.ckpt", "config.json", "embedding_model.ckpt", "hyperparams.yaml", "label_encoder.ckpt"]
+FILES = [
+    "classifier.ckpt",
+    "config.json",
+    "embedding_model.ckpt",
+    "hyperparams.yaml",
+    "label_encoder.ckpt",
+    "model.safetensors",
+]
 
 
 def make(strategy):
@@ -88,7 +95,7 @@ def test_each_label_is_written_under_its_index(exported):
     assert [encoder.lab2ind[label] for label in LABELS] == list(range(5))
 
 
-def test_folder_holds_five_files_without_pickled_code(exported):
+def test_folder_holds_six_files_without_pickled_code(exported):
     _, _, folder = exported
     assert sorted(os.listdir(folder)) == FILES
     for name in ("embedding_model.ckpt", "classifier.ckpt"):

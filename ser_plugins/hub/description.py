@@ -1,0 +1,117 @@
+"""Modules as plain JSON: the name of a known class and its arguments. Nothing else is ever built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from speechbrain.nnet.containers import LengthsCapableSequential
+from speechbrain.nnet.linear import Linear
+from speechbrain.nnet.normalization import BatchNorm1d
+from torch import nn
+
+from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
+from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
+from ser_plugins.audio.speech import SpeechNormalizer
+from ser_plugins.errors import InputError
+from ser_plugins.models.bagged_svm import BaggedSVMClassifier
+from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier
+from ser_plugins.models.ssl import SSLBackbone
+from ser_plugins.models.svm import SVMClassifier
+from ser_plugins.registry import MODELS, POOLINGS
+
+AUDIO = (SpeechNormalizer, Spectrogram, SpectrogramNorm, CepstralFeatures, SpectralFeatures)
+CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, SVMClassifier, BaggedSVMClassifier)
+KEYS = {"class", "arguments"}
+
+
+def described_backbone(source: Mapping[str, Any], freeze: bool = True) -> SSLBackbone:
+    """Build a self-supervised network of its description alone: a name would have its weights fetched and unpickled."""
+    if not isinstance(source, Mapping):
+        raise InputError(f"SSLBackbone takes its weights from {source!r}, outside of the folder; give its description")
+    return SSLBackbone(source, freeze)
+
+
+CLASSES: dict[str, Callable[..., Any]] = {
+    **{f"ser_plugins.{one.__name__}": one for one in (*AUDIO, *MODELS, *POOLINGS, *CLASSIFIERS)},
+    "ser_plugins.SSLBackbone": described_backbone,
+    "speechbrain.nnet.containers.LengthsCapableSequential": LengthsCapableSequential,
+    "speechbrain.nnet.linear.Linear": Linear,
+    "speechbrain.nnet.normalization.BatchNorm1d": BatchNorm1d,
+    "torch.nn.Identity": nn.Identity,
+}
+
+
+def describe(node: Any) -> Any:
+    r"""Describe a node of a resolved YAML.
+
+    Parameters
+    ----------
+    node : object
+        As ruamel reads it: ``!new:`` of a known class, numbers, words, lists and mappings of these.
+
+    Returns
+    -------
+    object
+        The same as plain JSON; an object is ``{"class": name, "arguments": mapping or list}``.
+
+    Raises
+    ------
+    InputError
+        If the node asks for anything else; the message says what.
+
+    Example
+    -------
+    >>> from ruamel.yaml import YAML
+    >>> describe(YAML().load("!new:ser_plugins.SVMClassifier\nn_classes: !apply:builtins.len [[happy, sad]]"))
+    {'class': 'ser_plugins.SVMClassifier', 'arguments': {'n_classes': 2}}
+    """
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    if tag == "!apply:builtins.len":  # recipes count their labels so
+        return len(node[0])
+    if tag is None:
+        return _describe_plain(node)
+    if not tag.startswith("!new:"):
+        raise InputError(f"{tag} cannot be described as plain JSON; give its value")
+    name = tag.removeprefix("!new:")
+    _check_known(name)
+    return {"class": name, "arguments": _describe_plain(node) if isinstance(node, (Mapping, list)) else {}}
+
+
+def _describe_plain(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: describe(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [describe(value) for value in node]
+    if node is not None and not isinstance(node, (str, int, float)):
+        raise InputError(f"{node!r} cannot be described as plain JSON; give a number or a word")
+    return node
+
+
+def build(described: Any) -> Any:
+    """Build what `describe` described.
+
+    Raises
+    ------
+    InputError
+        If a class is unknown, or a network's weights are outside of the folder.
+
+    Example
+    -------
+    >>> build({"class": "ser_plugins.GhostVLAD", "arguments": {"input_size": 8, "clusters": 4}}).output_size
+    32
+    """
+    if isinstance(described, list):
+        return [build(value) for value in described]
+    if not isinstance(described, Mapping):
+        return described
+    if set(described) != KEYS:
+        return {key: build(value) for key, value in described.items()}
+    name, arguments = described["class"], build(described["arguments"])
+    _check_known(name)
+    return CLASSES[name](*arguments) if isinstance(arguments, list) else CLASSES[name](**arguments)
+
+
+def _check_known(name: Any) -> None:
+    if name not in list(CLASSES):  # a name from a file may be of any type
+        raise InputError(f"class {name!r} is none that ser_plugins.load builds; use EncoderClassifier.from_hparams")

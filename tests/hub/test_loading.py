@@ -1,0 +1,259 @@
+"""The model folder from plain JSON and safetensors against SpeechBrain's own way."""
+
+import hashlib
+import json
+import pickle
+import shutil
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import safetensors.torch
+import soundfile
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import save_file
+from speechbrain.inference.classifiers import EncoderClassifier
+
+from ser_plugins import BaggedSVMClassifier, SSLBackbone, SVMClassifier, configuration, load
+from ser_plugins.errors import InputError
+from ser_plugins.hub.description import CLASSES, build, describe
+from ser_plugins.hub.folder import SECTIONS, inference_yaml, save_model_folder, self_contained
+from ser_plugins.models.batchnorm import MaskedBatchNorm
+
+HPARAMS = Path(__file__).parents[2] / "hparams"
+LABELS = ["neutral", "happy", "it's sad", "fröhlich", "4"]
+POLARITY = dict(zip(LABELS[1:], ["positive", "negative", "positive", "negative"], strict=True))
+STRATEGIES = ["s1", "s5", "s5_thin", "kumar", "bhavan", "ghaleb", "issa", "ssl"]
+
+
+def write(folder, strategy, **changes):
+    """A model folder of a tiny network of any weights and statistics."""
+    tiny = {"labels": LABELS, "polarity": POLARITY, "vad": "none", "embedding_size": 12}
+    if strategy not in {"ssl", "s5_thin"}:
+        tiny |= {"channels": [4, 4, 8, 8], "descriptor_size": 8}
+    tree = configuration.merge(configuration.read(HPARAMS / f"{strategy}.yaml"), {**tiny, **changes}, "")
+    torch.manual_seed(1)
+    built = configuration.build(tree)
+    model, classifier = built["embedding_model"], built["classifier"]
+    for module in model.modules():
+        if isinstance(module, MaskedBatchNorm):
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    if isinstance(classifier, SVMClassifier | BaggedSVMClassifier):
+        part = torch.randn(40, 1, 80 if strategy == "bhavan" else 12), torch.arange(40) % 5
+        classifier.fit(*part, *part)
+    resolved = self_contained(configuration.resolve(tree), model)
+    yaml = inference_yaml(resolved, HPARAMS / "inference.yaml")
+    save_model_folder(folder, yaml, model, classifier, LABELS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("s1") / "model", "s1")
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A copy of a folder that may be spoiled."""
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def isolated():
+    """Neither network nor pickles."""
+    with isolation():
+        yield
+
+
+@contextmanager
+def isolation():
+    def refuse(*_, **__):
+        raise AssertionError("a socket or a pickle was used")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads"), (pickle, "Unpickler")):
+            patch.setattr(module, name, refuse)
+        yield
+
+
+def change(folder, edit):
+    config = json.loads((folder / "config.json").read_text())
+    edit(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def same_decisions(found, expected):
+    for one, other in zip(found[:3], expected[:3], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    assert found[3] == expected[3]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_is_the_model_of_the_stock_interface(strategy, tmp_path, write_ssl):
+    changes = {"ssl_source": str(write_ssl(tmp_path / "source"))} if strategy == "ssl" else {}
+    folder = write(tmp_path / "model", strategy, **changes)
+    stock = EncoderClassifier.from_hparams(source=str(folder), savedir=str(tmp_path / "fetched"))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, bare)
+    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "source", ignore_errors=True)
+    with isolation():  # for the loading alone: librosa's compiler unpickles its own cache
+        model = load(bare)
+
+    rng = np.random.default_rng(0)
+    clips = [torch.from_numpy(rng.normal(0, 0.1, size).astype(np.float32)) for size in (9000, 16000, 4001)]
+    wavs = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    lengths = torch.tensor([len(clip) / 16000 for clip in clips])
+    for given in ((wavs, lengths), (wavs,), (clips[0],)):
+        torch.testing.assert_close(model.encode_batch(*given), stock.encode_batch(*given), atol=1e-6, rtol=0)
+        same_decisions(model.classify_batch(*given), stock.classify_batch(*given))
+    assert set(model.classify_batch(wavs)[3]) <= set(LABELS)
+    assert not any(module.training for module in model.mods.modules())
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, rng.normal(0, 0.1, (30000, 2)), 44100)
+    same_decisions(model.classify_file(path), stock.classify_file(str(path)))
+    embedding = stock.encode_batch(stock.load_audio(str(path))[None])
+    torch.testing.assert_close(model.encode_file(path), embedding, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in HPARAMS.glob("*.yaml")])
+def test_every_recipe_can_be_described(name):
+    tree = configuration.read(HPARAMS / f"{name}.yaml")
+    if (
+        not set(SECTIONS) <= set(tree) or name == "ssl"
+    ):  # parts of recipes; what a network of transformers is described by
+        return
+    resolved = configuration.resolve(tree)
+    described = json.loads(json.dumps({section: describe(resolved[section]) for section in SECTIONS}))
+    assert {part["class"] for part in described.values()} <= set(CLASSES)
+
+
+def test_a_class_of_ones_own_is_kept_for_the_stock_interface(tmp_path, caplog):
+    tree = configuration.resolve(configuration.read(HPARAMS / "s1.yaml"))
+    tree["mean_var_norm"] = YAML().load("!new:torch.nn.ReLU")
+    yaml, model = inference_yaml(tree, HPARAMS / "inference.yaml"), torch.nn.Linear(2, 2)
+    save_model_folder(tmp_path / "model", yaml, model, model, LABELS)
+    assert "torch.nn.ReLU" in caplog.text and "from_hparams" in caplog.text
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+    with pytest.raises(InputError, match=r"config\.json describes no modules; .*from_hparams$"):
+        load(tmp_path / "model")
+
+
+def test_altered_weights_are_refused(copy):
+    file = copy / "model.safetensors"
+    data = file.read_bytes()
+    altered = data[:-1] + bytes([data[-1] ^ 1])
+    for spoiled in (altered, data[:-8], data + b"\0", b""):
+        file.write_bytes(spoiled)
+        with pytest.raises(InputError, match=r"model\.safetensors is not the file that config\.json was written with"):
+            load(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=rf"{name} is missing; give"):
+        load(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"speechbrain_interface": "EncoderClassifier"}', "[" * 100000])
+def test_a_config_that_tells_nothing_is_refused(copy, text):
+    (copy / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json (is not valid JSON|describes no modules)") as caught:
+        load(copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("name", ["os.system", "ser_plugins.configuration.read", "builtins.eval", ["x"], None])
+def test_an_unknown_class_is_refused(copy, monkeypatch, section, name):
+    change(copy, lambda config: config["modules"].update({section: {"class": name, "arguments": ["touch x"]}}))
+    monkeypatch.chdir(copy)
+    with pytest.raises(InputError, match=r"config\.json: class .* is none that ser_plugins\.load builds") as caught:
+        load(copy)
+    assert not (copy / "x").exists() and "\n" not in str(caught.value)
+
+
+def test_what_does_not_fit_together_is_refused(copy):
+    def spoil(config):
+        config["modules"]["embedding_model"]["arguments"]["embedding_size"] = 13
+
+    for edit in (
+        spoil,
+        lambda config: config["modules"].pop("classifier"),
+        lambda config: config["modules"]["classifier"]["arguments"].update(colour="red"),
+        lambda config: config["modules"].update(compute_features=3),
+        lambda config: config.pop("labels"),
+    ):
+        before = (copy / "config.json").read_text()
+        change(copy, edit)
+        with pytest.raises(InputError, match=r"config\.json and model\.safetensors make no model \(") as caught:
+            load(copy)
+        assert "\n" not in str(caught.value)
+        (copy / "config.json").write_text(before)
+
+
+def test_weights_must_be_all_and_no_more(copy):
+    file = copy / "model.safetensors"
+    whole = safetensors.torch.load(file.read_bytes())
+    missing = {name: weight for name, weight in whole.items() if name != "classifier.linear.weight"}
+    for weights in (missing, {**whole, "stray": torch.zeros(1)}):
+        save_file(weights, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        change(copy, lambda config, digest=digest: config.update(sha256={"model.safetensors": digest}))
+        with pytest.raises(InputError, match="make no model"):
+            load(copy)
+
+
+@pytest.mark.parametrize("arguments", [{"source": "evil/wavlm"}, ["evil/wavlm"]])
+def test_a_self_supervised_network_is_not_fetched(arguments, isolated):
+    with pytest.raises(InputError, match="outside of the folder"):
+        build({"class": "ser_plugins.SSLBackbone", "arguments": arguments})
+
+
+def test_a_description_names_no_code(write_ssl, tmp_path, isolated):
+    description = SSLBackbone(str(write_ssl(tmp_path / "source"))).description
+    evil = {"attn_implementation": "evil/kernel", "auto_map": {"AutoModel": "evil/code--model.Model"}}
+    evil |= {"_attn_implementation": "evil/kernel", "quantization_config": {"quant_method": "evil"}}
+    config = build({"class": "ser_plugins.SSLBackbone", "arguments": [{**description, **evil}]}).network.config
+    assert "evil" not in f"{config.to_dict()} {vars(config)}"
+    with pytest.raises(InputError, match="'bert'"):
+        build({"class": "ser_plugins.SSLBackbone", "arguments": [{**description, "model_type": "bert"}]})
+
+
+def test_of_the_hub_two_files_are_fetched(folder, monkeypatch):
+    asked = []
+
+    def snapshot_download(repo_id, **options):
+        asked.append((repo_id, options))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    load("user/name", revision="v1")
+    assert asked == [("user/name", {"revision": "v1", "allow_patterns": ["config.json", "model.safetensors"]})]
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./user/name", "user/name/more", "/user/name"])
+def test_what_is_neither_folder_nor_hub_id_is_told_without_a_network(source, isolated):
+    with pytest.raises(InputError, match="give a folder or a Hub id"):
+        load(source)
+
+
+def test_a_hub_that_does_not_answer_is_told(monkeypatch):
+    def snapshot_download(*_, **__):
+        raise OSError("no network\nat all")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(InputError, match=r"no folder user/name, and the Hub does not give it either: no network$"):
+        load("user/name")
