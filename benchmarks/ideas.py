@@ -8,6 +8,7 @@ whatever options, the table has the newest result and ideas.json all of them, wi
 import argparse
 import json
 import logging
+import re
 import shlex
 import statistics
 import sys
@@ -48,6 +49,8 @@ CHANGES = {
     "lr 0.0003": "lr: 0.0003",
 }
 IDEAS = [
+    "S1",
+    "S1 + augmentation + cosine",
     "S3",
     "S6",
     *(f"S3 + {part}" for part in PARTS),
@@ -57,14 +60,12 @@ IDEAS = [
 
 
 def recipe_of(idea: str, arguments: list[str]) -> Recipe:
-    """S3 with a part of S6, S6 without one, or S6 with a change."""
-    strategy = idea[:2].lower()
-    recipe = Recipe.from_arguments([f"hparams/{strategy}.yaml", *arguments])
-    other = Recipe.from_arguments([f"hparams/{'s6' if strategy == 's3' else 's3'}.yaml", *arguments]).tree
-    if " + " in idea or " - " in idea:
-        recipe.tree |= {key: other[key] for key in PARTS[idea[5:]]}
-    elif ", " in idea:
-        recipe.tree |= YAML().load(CHANGES[idea[4:]])
+    """S1 or S3 with parts of S6, S6 without one, or S6 with a change."""
+    strategy, *parts = re.split(r" [+-] |, ", idea)
+    recipe = Recipe.from_arguments([f"hparams/{strategy.lower()}.yaml", *arguments])
+    other = Recipe.from_arguments([f"hparams/{'s3' if strategy == 'S6' else 's6'}.yaml", *arguments]).tree
+    for part in parts:
+        recipe.tree |= YAML().load(CHANGES[part]) if part in CHANGES else {key: other[key] for key in PARTS[part]}
     return recipe
 
 
