@@ -11,6 +11,8 @@ import dataclasses
 import importlib
 import json
 import logging
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def main() -> None:
         print(f"{name} …", flush=True)
         rows = list(importlib.import_module(f"speed.{name}").run())
         print(table(rows), flush=True)
-        facts = {**machine(), "commit": commit()}
+        facts = {**machine(), "commit": commit(), "command": shlex.join(["python", *sys.argv])}
         found[name] = {"machine": facts, "rows": [dataclasses.asdict(row) for row in rows]}
         text = "\n\n".join(
             f"## {name}\n\n{table([Row(**row) for row in found[name]['rows']])}\n\n{describe(found[name]['machine'])}"

@@ -13,7 +13,7 @@ import torch
 from speed import corpus
 from speed.harness import Row
 
-FOLDS = "1,2,3"
+FOLDS = "1,2,3,4,5,6,7,8,9,10"
 SMALL = {"number_of_epochs": 1, "channels": "[8, 8, 16, 16]", "descriptor_size": 16, "embedding_size": 32}
 OPTIONS = ["--pretrained_encoder", "none", *(part for key, value in SMALL.items() for part in (f"--{key}", str(value)))]
 

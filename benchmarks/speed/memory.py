@@ -28,9 +28,11 @@ def epoch(own: Recipe, prepared: dict[str, str]) -> None:
 def run() -> Iterator[Row]:
     """Measure."""
     own = recipe()
-    prepared = prepare_corpus(own, own.read_corpus())
+    corpus = own.read_corpus()
+    prepared = prepare_corpus(own, corpus)
     size = sum(Path(path).stat().st_size for path in set(prepared.values())) / 2**30
     cost = fresh(epoch, own, prepared)
     assert cost is not None
     peak = cost.peak / 1024
-    yield Row("peak resident memory of training, GiB", f"{peak:.2f} GiB", f"{size:.2f} GiB of audio", peak, most=1.5)
+    case = f"peak resident memory of training on {corpus.name}, GiB"
+    yield Row(case, f"{peak:.2f} GiB", f"{size:.2f} GiB of audio", peak, most=1.5)
