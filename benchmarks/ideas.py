@@ -29,7 +29,6 @@ from ser_plugins.training.recipe import Recipe
 
 RESULTS = Path("benchmarks/results/ideas.json")
 PARTS = {
-    "augmentation": ("wav_augment", "feat_augment"),
     "constraint": ("metric_loss",),
     "smoothing": ("classification_loss",),
     "cosine": ("opt_class", "lr_schedule"),
@@ -40,6 +39,7 @@ classifier: !new:ser_plugins.MarginClassifier
     n_classes: !ref <n_classes>
 """
 CHANGES = {
+    "no augmentation": "wav_augment: null\nfeat_augment: null",
     "triplet": "metric_loss: !new:ser_plugins.TripletLoss\n    margin: !ref <alpha>",
     "graded": "metric_loss: !new:ser_plugins.GradedTripletLoss\n    labels: !ref <labels>",
     "angular margin": MARGIN,
@@ -50,8 +50,10 @@ CHANGES = {
 }
 IDEAS = [
     "S1",
-    "S1 + augmentation + cosine",
+    "S1, no augmentation",
+    "S1 + cosine",
     "S3",
+    "S3, no augmentation",
     "S6",
     *(f"S3 + {part}" for part in PARTS),
     *(f"S6 - {part}" for part in PARTS),
@@ -60,7 +62,7 @@ IDEAS = [
 
 
 def recipe_of(idea: str, arguments: list[str]) -> Recipe:
-    """S1 or S3 with parts of S6, S6 without one, or S6 with a change."""
+    """A strategy with parts of S6, S6 without one, or either with a change."""
     strategy, *parts = re.split(r" [+-] |, ", idea)
     recipe = Recipe.from_arguments([f"hparams/{strategy.lower()}.yaml", *arguments])
     other = Recipe.from_arguments([f"hparams/{'s3' if strategy == 'S6' else 's6'}.yaml", *arguments]).tree

@@ -109,7 +109,7 @@ def test_s6_is_s5_with_another_training():
     one, other = read("s5"), read("s6")
     assert list(one) == list(other)
     changed = {key for key in one if configuration.dump({"_": one[key]}) != configuration.dump({"_": other[key]})}
-    training = {"classification_loss", "wav_augment", "feat_augment", "opt_class", "lr_schedule"}
+    training = {"classification_loss", "opt_class", "lr_schedule"}
     assert changed == {"strategy", "classifier"} | training
     schedule = configuration.build({**other, "number_of_epochs": 10})["lr_schedule"]
     rates = [schedule(epoch) for epoch in range(1, 11)]
