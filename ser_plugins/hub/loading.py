@@ -16,6 +16,7 @@ from ser_plugins.audio.speech import normalize_file
 from ser_plugins.errors import InputError
 from ser_plugins.hub.description import build
 from ser_plugins.hub.folder import CONFIG, SECTIONS, WEIGHTS, label_encoder, trained
+from ser_plugins.hub.source import find_folder
 
 AGAIN = "fetch or export the folder again"
 
@@ -66,7 +67,7 @@ def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier
         ...
     ser_plugins.errors.InputError: ...config.json is missing; give the model/ or encoder/ folder of a run
     """
-    folder = _locate(str(source), revision)
+    folder = find_folder(source, [CONFIG, WEIGHTS], revision)
     config = _read_config(folder / CONFIG)
     weights = _read_weights(folder / WEIGHTS, config)
     try:
@@ -82,22 +83,6 @@ def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier
     except Exception as error:  # whatever a class says of arguments that it does not take
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{folder / CONFIG} and {WEIGHTS} make no model ({reason}); {AGAIN}") from error
-
-
-def _locate(source: str, revision: str | None) -> Path:
-    """Find the folder, on this machine or on the Hub."""
-    if Path(source).is_dir():
-        return Path(source)
-    if source.count("/") != 1 or source.startswith((".", "/")):
-        raise InputError(f"no model at {source}; give a folder or a Hub id USER/NAME")
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
-    except (OSError, HFValidationError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error
 
 
 def _read(path: Path) -> bytes:

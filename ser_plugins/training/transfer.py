@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
+from ser_plugins.hub.source import find_folder
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = "embedding_model.ckpt"
@@ -29,26 +30,12 @@ KINDS = {
 
 def locate(source: str) -> Path:
     """Find the encoder's checkpoint of a folder, a file or a Hub id."""
-    path = Path(source)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        if not (path / CHECKPOINT).is_file():
-            raise InputError(f"{path} holds no {CHECKPOINT}; give the encoder/ or model/ folder of a run")
-        return path / CHECKPOINT
-    if source.count("/") != 1 or source.startswith((".", "/")):
-        raise InputError(f"no encoder at {source}; give a folder, a checkpoint or a Hub id USER/NAME")
-    from huggingface_hub import file_exists, hf_hub_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
-
-    try:
-        found = Path(hf_hub_download(source, CHECKPOINT))
-        if file_exists(source, HYPERPARAMS):
-            hf_hub_download(source, HYPERPARAMS)  # to the same folder
-        return found
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error
+    if Path(source).is_file():
+        return Path(source)
+    folder = find_folder(source, [CHECKPOINT, HYPERPARAMS])
+    if not (folder / CHECKPOINT).is_file():
+        raise InputError(f"{source} holds no {CHECKPOINT}; give the encoder/ or model/ folder of a run")
+    return folder / CHECKPOINT
 
 
 def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:

@@ -43,7 +43,7 @@ def test_real_corpus_without_an_encoder(train, table, tmp_path):
     own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
     with pytest.raises(InputError, match=r"S2 starts from a pre-trained encoder: give --pretrained_encoder"):
         train("s2", tmp_path / "out", **own)
-    with pytest.raises(InputError, match=r"no encoder at nowhere"):
+    with pytest.raises(InputError, match=r"no model at nowhere"):
         train("s2", tmp_path / "out", **own, pretrained_encoder="nowhere")
 
 

@@ -32,7 +32,7 @@ def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_pa
     assert first.returncode == 1
     told, cause = first.stderr.strip().splitlines()[-2:]
     assert told.startswith("error: 1 of the runs failed")
-    assert "S3/demo/1, fold 2: error: no encoder at ./nowhere; give" in cause and cause.endswith("fold2.log")
+    assert "S3/demo/1, fold 2: error: no model at ./nowhere; give" in cause and cause.endswith("fold2.log")
     done = tmp_path / "out" / "S1" / "demo" / "1" / "fold2" / "metrics.json"
     before = done.stat().st_mtime_ns
 

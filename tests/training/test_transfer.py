@@ -159,19 +159,18 @@ def test_a_source_that_cannot_be_is_told(source):
 
 
 def test_a_hub_id_is_fetched(save, monkeypatch):
-    path = save(make(1).state_dict())
+    folder = os.path.dirname(save(make(1).state_dict()))
     asked = []
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *names: asked.append(names) or path)
-    monkeypatch.setattr(huggingface_hub, "file_exists", lambda repo, name: name == "hyperparams.yaml")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **options: asked.append(options) or folder)
     assert transfer(make(2), "user/name")["missing"] == []
-    assert asked == [("user/name", CHECKPOINT), ("user/name", "hyperparams.yaml")]
+    assert asked == [{"revision": None, "allow_patterns": [CHECKPOINT, "hyperparams.yaml"]}]
 
 
 def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
-    def fail(*names):
+    def fail(*_, **__):
         raise OSError("no connection\nand more")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(InputError, match=r"no folder user/name, and the Hub does not give it either: no connection$"):
         locate("user/name")
 

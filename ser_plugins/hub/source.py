@@ -1,0 +1,47 @@
+"""Where a model is: a folder on this machine, or files of the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ser_plugins.errors import InputError
+
+
+def find_folder(source: str | Path, files: Sequence[str], revision: str | None = None) -> Path:
+    """Find a folder on this machine, or fetch some files from the Hub.
+
+    Parameters
+    ----------
+    source : str or pathlib.Path
+        A folder, or USER/NAME on the Hub.
+    files : sequence of str
+        What is fetched of the Hub, where it is there.
+    revision : str, optional
+        Branch, tag or commit on the Hub.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, and the Hub does not give the files either.
+
+    Example
+    -------
+    >>> find_folder("no/such/folder", ["config.json"])
+    Traceback (most recent call last):
+        ...
+    ser_plugins.errors.InputError: no model at no/such/folder; give a folder or a Hub id USER/NAME
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    source = str(source)
+    if source.count("/") != 1 or source.startswith((".", "/")):
+        raise InputError(f"no model at {source}; give a folder or a Hub id USER/NAME")
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined] # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(files)))
+    except (OSError, HTTPError, HFValidationError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error
