@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.hub.description import describe
+from ser_plugins.hub.reference import REFERENCE, respond
 from ser_plugins.models.ssl import SSLBackbone
 
 logger = logging.getLogger(__name__)
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HYPERPARAMS, CONFIG, WEIGHTS = "hyperparams.yaml", "config.json", "model.safetensors"
 SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
 
@@ -84,7 +86,8 @@ def save_model_folder(
     yaml : str
         Its ``hyperparams.yaml``.
     embedding_model, classifier : torch.nn.Module
-        Their weights are written as state dicts, for SpeechBrain, and as safetensors, for `ser_plugins.load`.
+        Their weights are written as state dicts, for SpeechBrain, and as safetensors, for `ser_plugins.load`; what they
+        make of a known signal goes into ``reference.json``.
     labels : sequence of str
         Labels, in the order of the classifier's classes.
     """
@@ -92,13 +95,14 @@ def save_model_folder(
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     old = part.with_name(f"{part.name}.old")
     try:
-        (part / "hyperparams.yaml").write_text(yaml, encoding="utf-8")
+        (part / HYPERPARAMS).write_text(yaml, encoding="utf-8")
         torch.save(embedding_model.state_dict(), part / "embedding_model.ckpt")
         torch.save(classifier.state_dict(), part / "classifier.ckpt")
         label_encoder(labels).save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
         plain = _plain(part, trained(embedding_model, classifier).state_dict(), labels)
         config = {"speechbrain_interface": "EncoderClassifier", **plain}
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _write_reference(part, embedding_model, classifier)
         part.chmod(0o755)
         if folder.is_dir():
             os.replace(folder, old)
@@ -114,7 +118,7 @@ def save_model_folder(
 
 def _plain(folder: Path, weights: Mapping[str, Tensor], labels: Sequence[str]) -> dict[str, Any]:
     """Write the weights for `ser_plugins.load`; return what it must know besides, nothing where that cannot be told."""
-    tree = configuration.read(folder / "hyperparams.yaml")
+    tree = configuration.read(folder / HYPERPARAMS)
     try:
         modules = {name: describe(tree[name]) for name in SECTIONS}
     except InputError as error:
@@ -126,3 +130,19 @@ def _plain(folder: Path, weights: Mapping[str, Tensor], labels: Sequence[str]) -
     data = safetensors.torch.save(copies)
     (folder / WEIGHTS).write_bytes(data)
     return {"modules": modules, "labels": list(labels), "sha256": {WEIGHTS: hashlib.sha256(data).hexdigest()}}
+
+
+def _write_reference(folder: Path, embedding_model: nn.Module, classifier: nn.Module) -> None:
+    """Write what the modules themselves make of the known signal, before anything is loaded from the folder."""
+    tree = configuration.read(folder / HYPERPARAMS)
+    try:
+        features = configuration.build({name: tree[name] for name in ("compute_features", "mean_var_norm")})
+        learnt = {"embedding_model": embedding_model, "classifier": classifier}
+        # Of a copy: the trained ones stay on their device and in their mode.
+        copies = {name: copy.deepcopy(module).cpu().float().eval() for name, module in learnt.items()}
+        values = respond({**features, **copies})
+    except Exception as error:  # whatever a class of the user's own says: what was trained is kept all the same
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning("%s is not written, the modules do not take its signal: %s", REFERENCE, reason)
+        return
+    (folder / REFERENCE).write_text(json.dumps(values) + "\n", encoding="utf-8")

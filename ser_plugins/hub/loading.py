@@ -68,7 +68,7 @@ def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier
     ser_plugins.errors.InputError: ...config.json is missing; give the model/ or encoder/ folder of a run
     """
     folder = find_folder(source, [CONFIG, WEIGHTS], revision)
-    config = _read_config(folder / CONFIG)
+    config = read_config(folder / CONFIG)
     weights = _read_weights(folder / WEIGHTS, config)
     try:
         parts = {name: build(config["modules"][name]) for name in SECTIONS}
@@ -92,8 +92,8 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} is missing; give the model/ or encoder/ folder of a run") from error
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
-    """Read what the folder says of itself."""
+def read_config(path: Path) -> Mapping[str, Any]:
+    """Read what a folder says of itself, in its ``config.json``."""
     data = _read(path)
     try:
         config = json.loads(data)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
+from ser_plugins.hub.folder import HYPERPARAMS
 from ser_plugins.hub.source import find_folder
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = "embedding_model.ckpt"
-HYPERPARAMS = "hyperparams.yaml"
 FEATURES = ("compute_features", "mean_var_norm")
 KINDS = {
     "matched": "matched",

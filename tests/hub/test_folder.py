@@ -26,6 +26,7 @@ FILES = [
     "hyperparams.yaml",
     "label_encoder.ckpt",
     "model.safetensors",
+    "reference.json",
 ]
 
 
@@ -95,7 +96,7 @@ def test_each_label_is_written_under_its_index(exported):
     assert [encoder.lab2ind[label] for label in LABELS] == list(range(5))
 
 
-def test_folder_holds_six_files_without_pickled_code(exported):
+def test_folder_holds_seven_files_without_pickled_code(exported):
     _, _, folder = exported
     assert sorted(os.listdir(folder)) == FILES
     for name in ("embedding_model.ckpt", "classifier.ckpt"):

@@ -1,0 +1,302 @@
+"""The model card: what a model is, what it was measured to do, and what it must not be used for."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from ser_plugins import configuration
+from ser_plugins.hub.description import KEYS
+from ser_plugins.hub.folder import CONFIG, HYPERPARAMS
+from ser_plugins.hub.loading import read_config
+from ser_plugins.report.results import read_runs
+from ser_plugins.report.tables import MEASURES
+
+TEMPLATE = Path(__file__).with_name("card.md")
+METRICS, FIGURE = "metrics.json", "confusion.png"
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus that models are trained on: how it is called, what it is, and its licence, also as the Hub names it."""
+
+    name: str
+    about: str
+    licence: str
+    identifier: str
+    acted: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.licence}: {self.about}"
+
+
+SOURCES = {
+    "ravdess": Source(
+        "RAVDESS",
+        "24 actors who speak two sentences; S. R. Livingstone and F. A. Russo, "
+        "[PLoS ONE 2018](https://doi.org/10.1371/journal.pone.0196391), https://zenodo.org/records/1188976",
+        "[CC BY-NC-SA 4.0](https://creativecommons.org/licenses/by-nc-sa/4.0/), **not for commercial use**",
+        "cc-by-nc-sa-4.0",
+        acted=True,
+    ),
+    "cremad": Source(
+        "CREMA-D",
+        "91 actors who speak twelve sentences; H. Cao and others, "
+        "[IEEE Transactions on Affective Computing 2014](https://doi.org/10.1109/TAFFC.2014.2336244), "
+        "https://github.com/CheyneyComputerScience/CREMA-D",
+        "[ODbL 1.0](https://opendatacommons.org/licenses/odbl/1-0/)",
+        "odbl",
+        acted=True,
+    ),
+}
+SYNTHETIC = Source("The built-in corpus of ser-plugins", "audio made by a program", "Apache-2.0", "apache-2.0")
+NON_COMMERCIAL = (
+    "**The weights are not for commercial use.** They were learnt from RAVDESS, and are given under its licence, "
+    "CC BY-NC-SA 4.0: name the source, and share what you make of them under the same licence."
+)
+UNKNOWN = (
+    "The licence of some of the data is not known to the program that wrote this card: ask who published the model "
+    "before you use it."
+)
+
+
+def model_card(folder: Path, repo_id: str, size: int, revision: str | None = None) -> str:
+    """Write the card of a model folder, from what it and the run that it lies in say; no number comes from elsewhere.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        ``model/`` or ``encoder/``; ``metrics.json`` is looked for beside it, and other folds of the run beside that.
+    repo_id : str
+        USER/NAME.
+    size : int
+        Values of an embedding.
+    revision : str, optional
+        Branch that it will be on.
+    """
+    folder = folder.resolve()
+    config, metrics = read_config(folder / CONFIG), read_metrics(folder)
+    speakers = "eer" in metrics if metrics else folder.name == "encoder"
+    runs, start = history(folder, metrics)
+    known, sources = data_sources(runs, start)
+    identifier, licence = licence_of(known, complete=len(known) == len(sources))
+    results = emotion_results(folder, metrics, runs, start) if metrics and not speakers else {}
+    name = repo_id.split("/")[1]
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        metadata=metadata(name, identifier, speakers, runs, results).to_yaml(),
+        title=name,
+        repo_id=repo_id,
+        revision=revision or "main",
+        speakers=speakers,
+        synthetic=bool(metrics and metrics["synthetic"]),
+        acted=any(source.acted for source in known),
+        english=_english(runs),
+        labels=[str(label).replace("|", r"\|") for label in config["labels"]],
+        size=size,
+        metrics=metrics,
+        **results,
+        stages=[*([start] if start else []), *map(_stage, reversed(runs))] or ["Nothing is known of the training."],
+        parts=[(name, _written(part)) for name, part in config["modules"].items()],
+        run=_run(metrics) if metrics else "",
+        sources=sources or ["Nothing is known of the data."],
+        licence=licence,
+    )
+
+
+def metadata(
+    name: str, licence: str, speakers: bool, runs: Sequence[Metrics], results: Mapping[str, Any]
+) -> ModelCardData:
+    """Give the front matter, the results as the Hub reads them in it."""
+    task = ["speaker-recognition"] if speakers else ["audio-classification", "speech-emotion-recognition"]
+    synthetic = ["synthetic"] if runs and runs[0]["synthetic"] else []
+    return ModelCardData(
+        language="en" if _english(runs) else None,
+        license=licence,
+        library_name="speechbrain",
+        pipeline_tag=None if speakers else "audio-classification",
+        tags=["speechbrain", "ser-plugins", "embeddings", *task, *synthetic],
+        datasets=sorted({corpus for run in runs for corpus in _corpora(run)} & set(SOURCES)) or None,
+        metrics=None if not runs else ["eer", "accuracy"] if speakers else ["accuracy", "recall", "f1"],
+        model_name=name,
+        eval_results=(_verification(runs[0]) if speakers else _recognition(results)) if runs else None,
+    )
+
+
+def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], start: str) -> dict[str, Any]:
+    """Collect what is known of how well a model tells emotions."""
+    n_folds = _hyperparameter(folder.parent, "n_folds")
+    siblings = [run.metrics for run in read_runs(folder.parents[1])]
+    siblings = siblings if metrics in siblings else []
+    means = [statistics.mean(one[name] for one in siblings) for name in MEASURES] if siblings else []
+    parts = [{"corpus": name, **one} for name, one in metrics.get("corpora", {}).items()]
+    earlier = {corpus for run in runs[1:] for corpus in _corpora(run)}
+    return {
+        "rows": [{**row, "name": _title(row["corpus"], metrics["synthetic"])} for row in (*parts, metrics)],
+        "split": f"test speakers of fold {metrics['fold']}{f' of {n_folds}' if n_folds else ''}",
+        "n_folds": n_folds,
+        # Speakers of the last stage's test part may be among those that an earlier one learnt from.
+        "unheard": not start.startswith("Weights") and not earlier & set(_corpora(metrics)),
+        "siblings": siblings,
+        "means": means,
+        "points": 100 * (metrics["accuracy"] - means[0]) if means else 0,
+        "measures": MEASURES,
+        "confusion": list(zip(metrics["labels"], metrics["confusion"], strict=True)),
+        "figure": (folder.parent / FIGURE).is_file(),
+    }
+
+
+def read_metrics(folder: Path) -> Metrics | None:
+    """Read ``metrics.json`` of the run that a model lies in; None where there is none, or it is of another model."""
+    metrics = _read(folder.resolve().parent)
+    labels = read_config(folder / CONFIG)["labels"]
+    of_it = metrics and (metrics["labels"] == labels if "labels" in metrics else metrics["speakers"] == len(labels))
+    return metrics if of_it else None
+
+
+def _read(run: Path) -> Metrics | None:
+    file = run / METRICS
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def history(folder: Path, metrics: Metrics | None) -> tuple[list[Metrics], str]:
+    """List the runs that led to a model, the last one first, and tell what the first of them began with."""
+    runs: list[Metrics] = []
+    while metrics is not None:
+        runs.append(metrics)
+        origin = metrics.get("pretrained_encoder") or _hyperparameter(folder.parent, "pretrained_encoder") or "none"
+        if origin == "none":
+            return runs, "Random weights."
+        if origin == "speakers of the training part":
+            return runs, "From random weights, the same network learnt to tell the speakers of the training part apart."
+        # A run names a folder as it was given, relative to where it was started.
+        places = [place / origin for place in folder.parents if (place / origin).is_dir()]
+        folder = places[0] if places else Path(origin)
+        metrics = _read(folder.parent) if places else None
+    if not runs:
+        return runs, ""
+    note = folder / "source.yaml"  # what recipes/convert_vgg.py leaves
+    if note.is_file():
+        about = yaml.safe_load(note.read_text(encoding="utf-8"))
+        return runs, f"Weights of {about['source']}, by {about['authors']}; licence: {about['licence']}."
+    name = "an encoder" if Path(origin).is_absolute() else f"the encoder `{origin}`"
+    return runs, f"Weights of {name}, of which nothing else is known here."
+
+
+def data_sources(runs: Sequence[Metrics], start: str) -> tuple[list[Source], list[Source | str]]:
+    """List the corpora that are known, and a line for all data of some runs."""
+    found: dict[str, Source | str] = {}
+    for run in runs:
+        for name in _corpora(run):
+            unknown = f"`{name}`: of this corpus the card knows the name alone, not the licence"
+            found[name] = SYNTHETIC if run["synthetic"] else SOURCES.get(name, unknown)
+    if start.startswith("Weights"):
+        found[start] = f"The data that the first weights were learnt from: {start[0].lower()}{start[1:]}"
+    return [source for source in found.values() if isinstance(source, Source)], list(found.values())
+
+
+def licence_of(known: Sequence[Source], complete: bool) -> tuple[str, str]:
+    """Say under which licence the weights are given: as the Hub names it, and in words."""
+    identifiers = {source.identifier for source in known}
+    if "cc-by-nc-sa-4.0" in identifiers:
+        return "cc-by-nc-sa-4.0", NON_COMMERCIAL if complete else f"{NON_COMMERCIAL} {UNKNOWN}"
+    if not known or not complete:
+        return "unknown", UNKNOWN
+    if "odbl" in identifiers:
+        return "odbl", "The weights are given under the licence of CREMA-D, ODbL 1.0."
+    return "apache-2.0", "The weights are given under the licence of ser-plugins, Apache-2.0."
+
+
+def _corpora(run: Metrics) -> list[str]:
+    return list(run.get("corpora", {})) or [run["corpus"]]
+
+
+def _title(corpus: str, synthetic: bool) -> str:
+    return f"{corpus} (synthetic audio)" if synthetic else SOURCES[corpus].name if corpus in SOURCES else corpus
+
+
+def _english(runs: Sequence[Metrics]) -> bool:
+    """Say whether all speech is known to be English."""
+    return bool(runs) and all(corpus in SOURCES for corpus in _corpora(runs[0]))
+
+
+def _recognition(results: Mapping[str, Any]) -> list[EvalResult]:
+    task, split = ("audio-classification", "Speech emotion recognition"), results["split"]
+    kinds = {"accuracy": ("accuracy", "Accuracy"), "uar": ("recall", "Unweighted average recall")}
+    kinds["macro_f1"] = ("f1", "Macro F1")
+    return [
+        _result(task, row["name"], split, kind, row[name]) for row in results["rows"] for name, kind in kinds.items()
+    ]
+
+
+def _verification(metrics: Metrics) -> list[EvalResult]:
+    task, kind = ("speaker-verification", "Speaker verification"), ("eer", "Equal error rate")
+    corpus = _title(metrics["corpus"], metrics["synthetic"])
+    return [_result(task, corpus, "pairs of held-out speakers", kind, metrics["eer"])]
+
+
+def _result(task: tuple[str, str], corpus: str, split: str, kind: tuple[str, str], value: float) -> EvalResult:
+    """Give a result, not rounded; task and kind as the Hub and as people call them."""
+    return EvalResult(
+        task_type=task[0],
+        task_name=task[1],
+        dataset_type=corpus.lower(),
+        dataset_name=corpus,
+        dataset_split=split,
+        metric_type=kind[0],
+        metric_name=kind[1],
+        metric_value=value,
+    )
+
+
+def _stage(run: Metrics) -> str:
+    where = _title(run["corpus"], run["synthetic"])
+    if "eer" in run:
+        return f"Speaker identification on {where}: {run['n_train']} utterances of {run['speakers']} speakers."
+    how = f"strategy {run['strategy']} of ser-plugins"
+    return f"Emotions on {where}: {how}, {run['n_train']} utterances, fold {run['fold']}."
+
+
+def _run(metrics: Metrics) -> str:
+    """Tell how the last stage went."""
+    versions = ", ".join(f"{name} {number}" for name, number in metrics["versions"].items())
+    best = f"Epoch {metrics['best_epoch']} of {metrics['epochs']} was the best on the validation part"
+    commit = f"; commit {metrics['commit']} of ser-plugins" if metrics.get("commit") else ""
+    return f"{best}; seed {metrics['seed']}{commit}; {versions}."
+
+
+def _hyperparameter(folder: Path, name: str) -> Any:
+    file = folder / HYPERPARAMS
+    return configuration.read(file).get(name) if file.is_file() else None
+
+
+def _written(described: Any) -> str:
+    """Write what `describe` gives as Python has it.
+
+    Example
+    -------
+    >>> _written({"class": "ser_plugins.GhostVLAD", "arguments": {"input_size": 8, "clusters": 4}})
+    'GhostVLAD(input_size=8, clusters=4)'
+    """
+    if isinstance(described, Mapping) and set(described) == KEYS:
+        arguments = described["arguments"]
+        if isinstance(arguments, Mapping):
+            inside = [f"{key}={_written(value)}" for key, value in arguments.items()]
+        else:
+            inside = [_written(value) for value in arguments]
+        return f"{described['class'].rsplit('.', 1)[-1]}({', '.join(inside)})"
+    if isinstance(described, Mapping):  # the settings of a self-supervised network, a page of them
+        return f"{{{len(described)} settings, see {CONFIG}}}"
+    if isinstance(described, list):
+        return f"[{', '.join(map(_written, described))}]"
+    return repr(described)

@@ -1,0 +1,198 @@
+"""A model folder on the Hugging Face Hub: checked, with its card, in one commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, SpaceCardData, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.utils import logging, validate_repo_id  # type: ignore[attr-defined]
+
+from ser_plugins.errors import InputError
+from ser_plugins.hub.card import FIGURE, model_card
+from ser_plugins.hub.checks import FILES, check_folder
+from ser_plugins.hub.reference import REFERENCE
+
+CARD = "README.md"
+HEAD = 40  # lines of the card that a dry run shows
+LOG_IN = "make one that may write at https://huggingface.co/settings/tokens, and run hf auth login"
+Files = Mapping[str, bytes | Path]
+
+
+def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict[str, bytes | Path]:
+    """Check a model folder and collect what of it is published, by name.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        ``model/`` or ``encoder/`` of a run. A ``README.md`` in it is published as it is; without one, `model_card`
+        writes it.
+    repo_id : str
+        USER/NAME.
+    revision : str, optional
+        Branch that it will be on.
+
+    Raises
+    ------
+    InputError
+        If a check fails; see `check_folder`.
+    """
+    reference = check_folder(folder)
+    files: dict[str, bytes | Path] = {name: folder / name for name in FILES}
+    files[REFERENCE] = (json.dumps(reference) + "\n").encode()
+    own, figure = folder / CARD, folder.resolve().parent / FIGURE
+    card = own.read_bytes() if own.is_file() else None
+    files[CARD] = card or model_card(folder, repo_id, len(reference["embedding"]), revision).encode()
+    if figure.is_file():
+        files[FIGURE] = figure
+    return files
+
+
+def space_files(repo_id: str, revision: str | None = None) -> dict[str, bytes | Path]:
+    """Write the files of a Space that shows a model of the Hub, by name.
+
+    Example
+    -------
+    >>> sorted(space_files("user/name"))
+    ['README.md', 'app.py', 'requirements.txt']
+    """
+    pin = "" if revision is None else f', revision="{revision}"'
+    app = f"""import ser_plugins
+from ser_plugins.demo import make_app
+
+make_app(ser_plugins.load("{repo_id}"{pin})).launch()
+"""
+    front = SpaceCardData(title=repo_id.split("/")[1], sdk="gradio", app_file="app.py", models=[repo_id])
+    card = f"""---
+{front.to_yaml()}
+---
+
+Shows what [{repo_id}](https://huggingface.co/{repo_id}) hears in a recording. What it may be used for, and what
+not, stands on its card.
+"""
+    requirements = f"ser-plugins[demo]=={version('ser-plugins')}\n"
+    return {name: text.encode() for name, text in ((CARD, card), ("app.py", app), ("requirements.txt", requirements))}
+
+
+def listing(files: Files) -> str:
+    r"""List files and their sizes, and show the head of the card.
+
+    Example
+    -------
+    >>> print(listing({"b": b"12", "README.md": b"# A\n"}))
+             4  README.md
+             2  b
+    <BLANKLINE>
+    # A
+    """
+    sizes = {name: len(one) if isinstance(one, bytes) else one.stat().st_size for name, one in sorted(files.items())}
+    lines = [f"{size:>10,}  {name}" for name, size in sizes.items()]
+    card = bytes(files[CARD]).decode().splitlines()
+    more = [f"… {len(card) - HEAD} more lines"] if len(card) > HEAD else []
+    return "\n".join([*lines, "", *card[:HEAD], *more])
+
+
+def check_name(repo_id: str) -> None:
+    """Check that a name is USER/NAME.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    try:
+        validate_repo_id(repo_id)
+        known = repo_id.count("/") == 1
+    except HFValidationError:
+        known = False
+    if not known:
+        raise InputError(f"--repo_id {repo_id} is not USER/NAME of letters, digits, - _ and . alone; give one that is")
+
+
+def check_token() -> None:
+    """Check that there is a token, of whatever worth.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    if get_token() is None:
+        raise InputError(f"the Hub takes nothing without a token; {LOG_IN}")
+
+
+def push(
+    files: Files, repo_id: str, private: bool = False, revision: str | None = None, space: bool = False
+) -> tuple[str, bool]:
+    """Put files into a repository of the Hub in one commit: all or nothing. What is there already makes no commit.
+
+    Parameters
+    ----------
+    files : mapping
+        Name to content.
+    repo_id : str
+        USER/NAME; made where it is missing.
+    private : bool
+        Whether nobody else may see it; a repository that others see is left alone then.
+    revision : str, optional
+        Branch, made where it is missing; ``main`` where not given.
+    space : bool
+        Whether it is a Space in the place of a model.
+
+    Returns
+    -------
+    address : str
+        Of the commit that holds the files.
+    changed : bool
+        Whether that is a new one.
+
+    Raises
+    ------
+    InputError
+        If there is no token, or the Hub does not take it or does not answer.
+    """
+    check_token()
+    kind, sdk = ("space", "gradio") if space else ("model", None)
+    api = HfApi()
+    with _told(f"{kind} {repo_id}", api.endpoint):
+        api.whoami()
+        api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
+        if private and not api.repo_info(repo_id, repo_type=kind).private:
+            raise InputError(f"{kind} {repo_id} is public already; make it private in its settings, or drop --private")
+        if revision is not None:
+            api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
+        before = api.repo_info(repo_id, repo_type=kind, revision=revision).sha
+        operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+        message = f"Published by ser-plugins {version('ser-plugins')}"
+        commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind, revision=revision)
+    return str(commit.commit_url), commit.oid != before
+
+
+@contextmanager
+def _told(name: str, endpoint: str) -> Iterator[None]:
+    """Tell in one line what the Hub says, and that nothing was changed."""
+    logging.set_verbosity(logging.ERROR)  # its retries come to the same line in the end
+    try:
+        yield
+    except InputError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        # A file that could not be uploaded is a RuntimeError, whose cause says why.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise InputError(f"{name}: {_reason(cause, endpoint)}; no file there was changed") from error
+
+
+def _reason(error: BaseException, endpoint: str) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, HfHubHTTPError):
+        return said if isinstance(error, ValueError) else f"{endpoint} is out of reach ({said}); run the command again"
+    status = error.response.status_code
+    if status == 401:
+        return f"the Hub does not know the token; {LOG_IN}"
+    if status == 403:
+        return f"the token may not write there; give a --repo_id of your own, or {LOG_IN}"
+    return f"the Hub refused ({status}, {error.server_message or said}); run the command again later"
