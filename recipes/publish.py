@@ -19,7 +19,8 @@ def main() -> None:
     parser.add_argument("--dry_run", action="store_true", help="check and show all, and touch no network")
     parser.add_argument("--space", action="store_true", help="and a Space of the same name that shows the model")
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("ser_plugins").setLevel(logging.INFO)
     try:
         run(given)
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, SpaceCardData, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
-from huggingface_hub.utils import logging, validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ser_plugins.errors import InputError
 from ser_plugins.hub.card import FIGURE, model_card
@@ -175,7 +176,7 @@ def push(
 @contextmanager
 def _told(name: str, endpoint: str) -> Iterator[None]:
     """Tell in one line what the Hub says, and that nothing was changed."""
-    logging.set_verbosity(logging.ERROR)  # its retries come to the same line in the end
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries come to the same line in the end
     try:
         yield
     except InputError:

@@ -38,10 +38,16 @@ def find_folder(source: str | Path, files: Sequence[str], revision: str | None =
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise InputError(f"no model at {source}; give a folder or a Hub id USER/NAME")
     from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined] # noqa: PLC0415
+    from huggingface_hub.errors import (  # type: ignore[attr-defined] # noqa: PLC0415
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+    )
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(files)))
     except (OSError, HTTPError, HFValidationError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
+        lines = [line for line in str(error).splitlines() if line]
+        # The Hub's answers begin with a number, and say in the next line what it means.
+        reason = " ".join(lines[: 2 if isinstance(error, HfHubHTTPError) else 1])
         raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error

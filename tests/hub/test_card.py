@@ -1,0 +1,149 @@
+"""The card: every number from the run, licences of all data, and nothing said that is not known."""
+
+import json
+import re
+import statistics
+
+import pytest
+from huggingface_hub import ModelCard
+
+from ser_plugins.hub.card import model_card
+
+
+def write_card(model, **options):
+    card = model_card(model, "user/name", 12, **options)
+    return card, ModelCard(card).data
+
+
+def section(card, title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", card, re.DOTALL | re.MULTILINE)[1]
+
+
+def rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def write_folds(write_run, run, accuracies):
+    """Folds of one experiment; the first one has the model."""
+    model = write_run(run / "fold1", accuracy=accuracies[0])
+    metrics = json.loads((run / "fold1" / "metrics.json").read_text())
+    for fold, accuracy in enumerate(accuracies[1:], 2):
+        (run / f"fold{fold}").mkdir()
+        (run / f"fold{fold}" / "metrics.json").write_text(json.dumps({**metrics, "fold": fold, "accuracy": accuracy}))
+    return model
+
+
+def test_its_results_are_those_of_the_run(tmp_path, write_run):
+    card, data = write_card(write_run(tmp_path / "fold1"))
+    found = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}
+    assert found == {("RAVDESS", "accuracy"): 5 / 9, ("RAVDESS", "recall"): 0.6123456, ("RAVDESS", "f1"): 0.4987654}
+    assert data.eval_results[0].dataset_split == "test speakers of fold 1 of 10"
+    table = rows(section(card, "Results"))
+    assert ["RAVDESS", "9", "55.6", "61.2", "49.9"] in table
+    assert table[-3:] == [["neutral", "1", "2", "0"], ["happy", "0", "3", "0"], ["sad", "1", "1", "1"]]
+    assert "](confusion.png)" in card
+    assert set(re.findall(r"\d+\.\d+", section(card, "Results"))) == {"55.6", "61.2", "49.9"}
+
+
+def test_other_folds_stand_beside_it_with_their_mean(tmp_path, write_run):
+    accuracies = [0.7, 0.5, 0.45]
+    card, _ = write_card(write_folds(write_run, tmp_path / "1", accuracies))
+    table = rows(section(card, "Results"))
+    assert [row[1] for row in table if row[0] in {"1 (this model)", "2", "3"}] == ["70.0", "50.0", "45.0"]
+    mean = 100 * statistics.mean(accuracies)
+    assert next(row for row in table if row[0] == "mean of 3 of 10")[1] == f"{mean:.1f}"
+    assert f"This one is {70 - mean:.1f} points of accuracy above it" in card
+
+
+def test_a_fold_below_the_mean_takes_no_warning(tmp_path, write_run):
+    card, _ = write_card(write_folds(write_run, tmp_path / "1", [0.5, 0.6]))
+    assert "points of accuracy" not in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "licence", "said"),
+    [
+        ({"corpus": "ravdess"}, "cc-by-nc-sa-4.0", "not for commercial use"),
+        ({"corpus": "cremad"}, "odbl", "licence of CREMA-D, ODbL 1.0"),
+        ({"corpus": "own"}, "unknown", "ask who published the model"),
+        ({"corpus": "demo", "synthetic": True}, "apache-2.0", "of real speech it knows nothing"),
+        ({"corpus": "ravdess", "pretrained_encoder": "some/encoder"}, "cc-by-nc-sa-4.0", "ask who published the model"),
+        ({"corpus": "cremad", "pretrained_encoder": "some/encoder"}, "unknown", "`some/encoder`, of which nothing"),
+    ],
+)
+def test_its_licence_is_that_of_the_data(tmp_path, write_run, changes, licence, said):
+    card, data = write_card(write_run(tmp_path / "fold1", **changes))
+    assert data.license == licence and said in card
+    assert ("commercial use" in card) == (licence == "cc-by-nc-sa-4.0")
+
+
+def test_of_merged_corpora_each_is_told(tmp_path, write_run):
+    parts = {
+        "ravdess": {"n_test": 4, "accuracy": 0.25, "uar": 0.3, "macro_f1": 0.2},
+        "cremad": {"n_test": 5, "accuracy": 0.8, "uar": 0.7, "macro_f1": 0.6},
+    }
+    card, data = write_card(write_run(tmp_path / "fold1", corpus="ravdess+cremad", corpora=parts))
+    assert data.license == "cc-by-nc-sa-4.0" and data.datasets == ["cremad", "ravdess"]
+    table = rows(section(card, "Results"))
+    assert ["RAVDESS", "4", "25.0", "30.0", "20.0"] in table and ["CREMA-D", "5", "80.0", "70.0", "60.0"] in table
+    assert len(data.eval_results) == 9
+
+
+def test_earlier_stages_are_followed_as_the_runs_name_them(tmp_path, write_run):
+    write_run(tmp_path / "results" / "S6" / "cremad" / "1" / "fold1", corpus="cremad")
+    model = write_run(
+        tmp_path / "results" / "S6" / "ravdess" / "1" / "fold1",
+        pretrained_encoder="results/S6/cremad/1/fold1/model",
+    )
+    card, data = write_card(model)
+    stages = re.findall(r"^\d\. (.*)$", section(card, "Training"), re.MULTILINE)
+    assert [stage.split(":")[0] for stage in stages] == [
+        "Random weights.",
+        "Emotions on CREMA-D",
+        "Emotions on RAVDESS",
+    ]
+    assert data.datasets == ["cremad", "ravdess"] and "ODbL" in card
+    assert "earlier stage" not in card
+
+
+def test_an_earlier_stage_that_may_have_heard_the_test_speakers_is_told(tmp_path, write_run):
+    other = write_run(tmp_path / "other" / "fold2")
+    card, _ = write_card(write_run(tmp_path / "fold1", pretrained_encoder=str(other)))
+    assert "Whether an earlier stage of training, below, has heard them is not known" in card
+
+
+def test_no_path_of_this_machine_is_told(tmp_path, write_run):
+    card, _ = write_card(write_run(tmp_path / "fold1", pretrained_encoder="/home/someone/encoder", command="/home/x"))
+    assert "/home" not in card and str(tmp_path) not in card
+    assert "an encoder, of which nothing else is known" in card
+
+
+def test_without_a_run_no_results_are_known(model):
+    card, data = write_card(model)
+    assert "No results are known for this model." in card and "Nothing is known of the training." in card
+    assert data.eval_results is None and data.license == "unknown" and data.language is None
+    assert not re.findall(r"\d+\.\d+ ", section(card, "Results"))
+
+
+def test_results_of_another_model_are_not_taken(tmp_path, write_run):
+    card, _ = write_card(write_run(tmp_path / "fold1", labels=["one", "two", "three"]))
+    assert "No results are known" in card
+
+
+def test_an_encoder_of_speakers_knows_no_emotions(tmp_path, model):
+    folder = model.rename(tmp_path / "encoder")
+    metrics = {"corpus": "voices", "synthetic": False, "seed": 1, "speakers": 3, "n_train": 50, "trials": 100}
+    metrics |= {"eer": 0.0484, "accuracy": 0.93388, "epochs": 4, "best_epoch": 4, "versions": {}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    card, data = write_card(folder)
+    assert "It knows no emotions" in card and "4.8 %" in card and "93.4 %" in card
+    assert [(one.metric_type, one.metric_value) for one in data.eval_results] == [("eer", 0.0484)]
+    assert "--pretrained_encoder user/name" in card and "AI Act" not in card and data.pipeline_tag is None
+    (tmp_path / "metrics.json").unlink()
+    assert "It knows no emotions" in write_card(folder)[0]
+
+
+def test_its_blocks_name_the_branch(model):
+    card, data = write_card(model, revision="v1")
+    assert card.count('revision="v1"') == 2 and "speechbrain" in data.tags and data.library_name == "speechbrain"
