@@ -76,7 +76,7 @@ def test_what_the_clean_process_finds_is_told_in_one_line(model):
 @pytest.mark.parametrize("name", ["hyperparams.yaml", "model.safetensors", "label_encoder.ckpt"])
 def test_a_missing_file_is_named(model, name):
     (model / name).unlink()
-    with pytest.raises(InputError, match=rf"{name} is missing; write the folder again"):
+    with pytest.raises(InputError, match=rf"{name} is missing; give the model/ or encoder/ folder"):
         check_folder(model)
 
 

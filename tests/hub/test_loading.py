@@ -22,6 +22,7 @@ from ser_plugins import BaggedSVMClassifier, SSLBackbone, SVMClassifier, configu
 from ser_plugins.errors import InputError
 from ser_plugins.hub.description import CLASSES, build, describe
 from ser_plugins.hub.folder import SECTIONS, inference_yaml, save_model_folder, self_contained
+from ser_plugins.hub.reference import compare, respond
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
@@ -100,6 +101,7 @@ def test_it_is_the_model_of_the_stock_interface(strategy, tmp_path, write_ssl):
     changes = {"ssl_source": str(write_ssl(tmp_path / "source"))} if strategy == "ssl" else {}
     folder = write(tmp_path / "model", strategy, **changes)
     stock = EncoderClassifier.from_hparams(source=str(folder), savedir=str(tmp_path / "fetched"))
+    compare(respond(stock.mods), json.loads((folder / "reference.json").read_text()))
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
