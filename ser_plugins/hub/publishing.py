@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from ser_plugins.errors import InputError
 from ser_plugins.hub.card import FIGURE, model_card
 from ser_plugins.hub.checks import FILES, check_folder
+from ser_plugins.hub.embedding_map import MAP
 from ser_plugins.hub.reference import REFERENCE
 
 CARD = "README.md"
@@ -44,6 +45,8 @@ def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict
     """
     reference = check_folder(folder)
     files: dict[str, bytes | Path] = {name: folder / name for name in FILES}
+    if (folder / MAP).is_file():
+        files[MAP] = folder / MAP
     files[REFERENCE] = (json.dumps(reference) + "\n").encode()
     own, figure = folder / CARD, folder.resolve().parent / FIGURE
     card = own.read_bytes() if own.is_file() else None
@@ -62,10 +65,9 @@ def space_files(repo_id: str, revision: str | None = None) -> dict[str, bytes | 
     ['README.md', 'app.py', 'requirements.txt']
     """
     pin = "" if revision is None else f', revision="{revision}"'
-    app = f"""import ser_plugins
-from ser_plugins.demo import make_app
+    app = f"""from ser_plugins.demo import make_app
 
-make_app(ser_plugins.load("{repo_id}"{pin})).launch()
+make_app("{repo_id}"{pin}).launch()
 """
     front = SpaceCardData(title=repo_id.split("/")[1], sdk="gradio", app_file="app.py", models=[repo_id])
     card = f"""---

@@ -16,6 +16,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import run_on_main
+from torch import Tensor
 
 from ser_plugins import configuration
 from ser_plugins.audio.cache import prepare
@@ -23,6 +24,7 @@ from ser_plugins.corpora.folds import fold_parts, write_folds
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
+from ser_plugins.hub.embedding_map import EmbeddingMap
 from ser_plugins.hub.folder import inference_yaml, save_model_folder, self_contained
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.ssl import describe
@@ -122,7 +124,8 @@ def finish_fold(
 ) -> None:
     """Evaluate and export; ``metrics.json`` is written last, and means that all else is there."""
     labels = corpus.labels
-    fit_classifier(brain, parts, labels)
+    trained = embed(brain, parts["train"], labels)
+    fit_classifier(brain, trained, parts, labels)
     classifier = brain.modules.classifier.eval()
     embeddings = embed(brain, parts["test"], labels)
     with torch.no_grad():
@@ -155,6 +158,7 @@ def finish_fold(
     yaml = inference_yaml(used, recipe.folder / "inference.yaml")
     comment = f"# {name}, seed {tree['seed']}\n"
     save_model_folder(folder / "model", comment + yaml, brain.modules.embedding_model, classifier, labels)
+    EmbeddingMap.fit(trained.squeeze(1).numpy(), parts["train"]["emotion"]).save(folder / "model")
     atomic_write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(folder / "save", ignore_errors=True)
     logger.info("%s; %s", title, folder)
@@ -225,17 +229,15 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[S
     return train_loader, valid_loader
 
 
-def fit_classifier(brain: EncoderBrain, parts: Parts, labels: Sequence[str]) -> None:
+def fit_classifier(brain: EncoderBrain, trained: Tensor, parts: Parts, labels: Sequence[str]) -> None:
     """Fit a classifier that is not trained by gradients on the training part, chosen on the validation part."""
     classifier = brain.modules.classifier
     if not hasattr(classifier, "fit"):
         return
     index = {label: i for i, label in enumerate(labels)}
-    found = {}
-    for name in ("train", "valid"):
-        targets = torch.tensor([index[emotion] for emotion in parts[name]["emotion"]])
-        found[name] = (embed(brain, parts[name], labels), targets)
-    classifier.cpu().fit(*found["train"], *found["valid"])
+    targets = {name: torch.tensor([index[one] for one in parts[name]["emotion"]]) for name in ("train", "valid")}
+    valid = embed(brain, parts["valid"], labels)
+    classifier.cpu().fit(trained, targets["train"], valid, targets["valid"])
     classifier.to(brain.device)
     brain.best.setdefault("accuracy", classifier.chosen["accuracy"])
     logger.info("SVM: %s", classifier.chosen)

@@ -175,9 +175,8 @@ def test_a_card_of_ones_own_is_published_as_it_is(model, monkeypatch):
 def test_the_space_shows_the_model(monkeypatch):
     done = []
     app = types.SimpleNamespace(launch=lambda: done.append("launched"))
-    demo = types.SimpleNamespace(make_app=lambda model: done.append(model) or app)
+    demo = types.SimpleNamespace(make_app=lambda *names, **options: done.append((*names, options)) or app)
     monkeypatch.setitem(sys.modules, "ser_plugins.demo", demo)
-    monkeypatch.setattr(ser_plugins, "load", lambda *names, **options: (*names, options))
     exec(space_files("user/name", "v1")["app.py"], {})
     assert done == [("user/name", {"revision": "v1"}), "launched"]
 

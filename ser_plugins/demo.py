@@ -1,0 +1,122 @@
+"""A page that hears an utterance: its spectrogram, its emotion, and where it falls among those of the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ser_plugins.audio.spectrogram import Spectrogram
+from ser_plugins.errors import InputError
+from ser_plugins.hub.embedding_map import MAP, EmbeddingMap
+from ser_plugins.hub.folder import CONFIG, WEIGHTS
+from ser_plugins.hub.loading import UtteranceClassifier, load
+from ser_plugins.hub.source import find_folder
+from ser_plugins.report.figures import COLOURS, STYLE
+
+if TYPE_CHECKING:
+    import gradio
+
+ABOUT = """# Speech emotion
+
+`{source}`
+
+Record or drop a clip of one speaker. The model has learnt from acted speech; it tells what an actor would have meant by
+sounding so, not what anyone feels.
+"""
+
+
+def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
+    """Make the page of a model.
+
+    Parameters
+    ----------
+    source : str or pathlib.Path
+        Model folder, or USER/NAME on the Hub, as for `ser_plugins.load`.
+    revision : str, optional
+        Branch, tag or commit on the Hub.
+
+    Returns
+    -------
+    gradio.Blocks
+        The page; ``launch()`` serves it.
+
+    Raises
+    ------
+    InputError
+        If gradio is not installed, or the model cannot be loaded.
+    """
+    try:
+        import gradio as gr  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError('the page needs Gradio; pip install "ser-plugins[demo]"') from error
+    folder = find_folder(source, [CONFIG, WEIGHTS, MAP], revision)
+    model, places = load(folder), EmbeddingMap.read(folder)
+
+    def hear(path: str | None) -> list[Any]:
+        if path is None:
+            return [None] * len(shown)
+        try:
+            return analyse(model, places, path)
+        except InputError as error:
+            raise gr.Error(str(error).removeprefix(f"{path}: ")) from error
+
+    with gr.Blocks(title="ser-plugins", analytics_enabled=False) as app:
+        gr.Markdown(ABOUT.format(source=source))
+        with gr.Row():
+            with gr.Column():
+                clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Clip")
+                shown = [gr.Label(label="Emotion")]
+            with gr.Column():
+                shown.append(gr.Plot(show_label=False))
+                if places is not None:
+                    shown.append(gr.Plot(show_label=False))
+        clip.change(hear, clip, shown)
+    return app
+
+
+def analyse(model: UtteranceClassifier, places: EmbeddingMap | None, path: str | Path) -> list[Any]:
+    """Hear a sound file: probability of each emotion, spectrogram, and its place where there are others."""
+    speech = model.load_audio(path)
+    with torch.no_grad():
+        embedding = model.encode_batch(speech[None])
+        scores = model.mods.classifier(embedding).squeeze().exp().tolist()
+    labels = model.hparams.label_encoder.ind2lab
+    probabilities = {labels[i]: score for i, score in enumerate(scores)}
+    figures = [spectrogram_figure(speech.cpu())]
+    if places is not None:
+        figures.append(place_figure(places, embedding.squeeze().cpu().numpy()))
+    return [probabilities, *figures]
+
+
+def spectrogram_figure(speech: Tensor) -> Figure:
+    """Draw the spectrogram of speech [T] of 16 kHz."""
+    decibels = 20 * Spectrogram()(speech[None])[0].clamp(min=1e-5).log10()
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6, 2.6), layout="constrained")
+        axes = figure.subplots()
+        end, top = len(speech) / 16000, float(decibels.max())
+        axes.imshow(decibels.T, origin="lower", aspect="auto", extent=(0, end, 0, 8), vmin=top - 80, cmap="cividis")
+        axes.set(xlabel="seconds of speech, silence removed", ylabel="kHz", title="Spectrogram")
+    return figure
+
+
+def place_figure(places: EmbeddingMap, embedding: np.ndarray[Any, np.dtype[np.float32]]) -> Figure:
+    """Draw where an embedding [E] falls among those of the training."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        for i, emotion in enumerate(dict.fromkeys(places.emotions.tolist())):
+            x, y = places.points[places.emotions == emotion].T
+            axes.scatter(x, y, s=9, alpha=0.6, color=COLOURS[i % len(COLOURS)], label=emotion, linewidths=0)
+        x, y = places.place(embedding)
+        axes.scatter(x, y, s=260, marker="*", color="white", edgecolors="black", label="this clip")
+        axes.spines[:].set_visible(False)
+        axes.set(xticks=[], yticks=[], aspect="equal", title="Among the utterances of the training")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

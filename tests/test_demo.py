@@ -1,0 +1,118 @@
+"""The page, in a real browser."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ser_plugins import configuration, load
+from ser_plugins.demo import analyse
+from ser_plugins.errors import InputError
+from ser_plugins.hub.embedding_map import EmbeddingMap
+from ser_plugins.hub.folder import inference_yaml, save_model_folder
+
+CHROMIUM = shutil.which("chromium")
+HPARAMS = Path(__file__).parents[1] / "hparams"
+LABELS = ["neutral", "happy", "sad"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model folder of a tiny network of random weights, with a map."""
+    folder = tmp_path_factory.mktemp("demo") / "model"
+    tiny = {"labels": LABELS, "vad": "none", "channels": [4, 4, 8, 8], "descriptor_size": 8, "embedding_size": 12}
+    tree = configuration.merge(configuration.read(HPARAMS / "s1.yaml"), tiny, "")
+    torch.manual_seed(1)
+    built = configuration.build(tree)
+    yaml = inference_yaml(configuration.resolve(tree), HPARAMS / "inference.yaml")
+    save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], LABELS)
+    embeddings = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
+    EmbeddingMap.fit(embeddings, LABELS * 10).save(folder)
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path):
+    samples = np.random.default_rng(0).normal(size=(48000, 2)).astype(np.float32) / 10
+    soundfile.write(tmp_path / "clip.wav", samples, 48000)
+    return tmp_path / "clip.wav"
+
+
+def test_map_keeps_the_places_of_the_training(folder):
+    """Against principal components by the singular value decomposition."""
+    embeddings = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    centred = units - units.mean(0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    found = EmbeddingMap.read(folder)
+    np.testing.assert_allclose(np.abs(found.points), np.abs(centred @ directions[:2].T), atol=1e-5)
+    np.testing.assert_allclose(found.place(7 * embeddings[3]), found.points[3], atol=1e-5)
+    assert found.emotions.tolist() == LABELS * 10
+
+
+def test_probabilities_are_those_of_the_model(folder, clip):
+    model = load(folder)
+    probabilities, *figures = analyse(model, EmbeddingMap.read(folder), clip)
+    log_probabilities, _, _, [best] = model.classify_file(str(clip))
+    assert list(probabilities) == LABELS and max(probabilities, key=probabilities.get) == best
+    assert list(probabilities.values()) == pytest.approx(log_probabilities.exp().flatten().tolist(), abs=1e-6)
+    assert len(figures) == 2
+    assert len(analyse(model, None, clip)) == 2  # no map, no place
+
+
+def test_without_gradio_it_says_what_to_install(folder, monkeypatch):
+    from ser_plugins.demo import make_app
+
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(InputError, match=re.escape('pip install "ser-plugins[demo]"')):
+        make_app(folder)
+
+
+@pytest.fixture
+def server(folder):
+    """The address of the page, served as a user does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "ser_plugins", "demo", str(folder), "--port", str(port)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if "Running on local URL" in line:
+                break
+        assert process.poll() is None, "".join(printed)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_browser_hears_a_dropped_clip(folder, server, clip, tmp_path):
+    """And tells of a file that is no sound."""
+    from playwright.sync_api import expect, sync_playwright
+
+    _, _, _, [best] = load(folder).classify_file(str(clip))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(server)
+        page.set_input_files("input[type=file]", clip)
+        expect(page.get_by_test_id("label-output-value")).to_have_text(best, timeout=60_000)
+        expect(page.get_by_test_id("matplotlib")).to_have_count(2, timeout=60_000)
+        bad = tmp_path / "bad.wav"
+        bad.write_bytes(b"no sound at all")
+        page.get_by_label("Clear").click()
+        page.set_input_files("input[type=file]", bad)
+        expect(page.get_by_text("not readable as audio")).to_be_visible(timeout=60_000)
+        browser.close()
