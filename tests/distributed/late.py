@@ -16,6 +16,7 @@ def late(self, *args, **kwargs):
     return recover(self, *args, **kwargs)
 
 
-WholeCheckpointer.recover_if_possible = late
-sys.argv[0] = "recipes/train.py"
-runpy.run_path("recipes/train.py", run_name="__main__")
+if __name__ == "__main__":
+    WholeCheckpointer.recover_if_possible = late
+    sys.argv[0] = "recipes/train.py"
+    runpy.run_path("recipes/train.py", run_name="__main__")
