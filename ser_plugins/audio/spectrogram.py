@@ -56,6 +56,7 @@ class Spectrogram(nn.Module):
         super().__init__()
         if window not in self.WINDOWS:
             raise ValueError(f"window must be one of {', '.join(self.WINDOWS)}, not {window!r}")
+        self.sample_rate = sample_rate
         self.win = round(sample_rate * win_length / 1000)
         self.hop = round(sample_rate * hop_length / 1000)
         self.n_fft = n_fft
@@ -89,9 +90,11 @@ class Spectrogram(nn.Module):
                 pad_mode="constant",
                 return_complex=True,
             )
-            feats = spectrum.abs().transpose(1, 2)
-            if self.log:
-                feats = torch.log1p(feats / self.floor)
+            return self.finish(spectrum.abs().transpose(1, 2), wavs)
+
+    def finish(self, magnitudes: Tensor, wavs: Tensor) -> Tensor:
+        """Compress ``magnitudes`` [B, T', F] of ``wavs`` [B, T], and blank the frames after the last sample."""
+        feats = torch.log1p(magnitudes / self.floor) if self.log else magnitudes
         position = torch.arange(1, wavs.shape[1] + 1, device=wavs.device)
         end = (position * (wavs != 0)).amax(1)
         return feats * frame_mask(end // self.hop + 1, feats.shape[1]).unsqueeze(-1)
@@ -123,10 +126,14 @@ class SpectrogramNorm(nn.Module):
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Normalise ``feats`` [B, T', F] with relative ``lengths`` [B]; the shape stays."""
-        dims = self.DIMS[self.axis]
         mask = frame_mask(count_frames(feats, lengths), feats.shape[1]).unsqueeze(-1)
-        count = mask.expand_as(feats).sum(dims, keepdim=True).clamp(min=1)
-        mean = (feats * mask).sum(dims, keepdim=True) / count
+        count = self._sum(mask.expand_as(feats)).clamp(min=1)
+        mean = self._sum(feats * mask) / count
         centred = (feats - mean) * mask
-        std = (centred.square().sum(dims, keepdim=True) / count).sqrt()
+        std = (self._sum(centred.square()) / count).sqrt()
         return centred / (std + 1e-5)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        for dim in reversed(self.DIMS[self.axis]):  # one after the other: onnxruntime loses digits in long sums
+            x = x.sum(dim, keepdim=True)
+        return x

@@ -48,7 +48,7 @@ class MaskedBatchNorm(_NormBase):
             self.weight,
             self.bias,
             self.training or self.running_mean is None,
-            self._rate(),
+            self._rate() if self.training else 0.0,  # the rate may depend on a count, which nothing can be exported by
             self.eps,
         )
         return out if mask is None else out * mask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,12 @@ from torch.nn import functional
 from ser_plugins.lengths import count_frames, frame_mask, relative_lengths
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
+Count = TypeVar("Count", int, Tensor)
 
-def halve(frames: Tensor, stride: int) -> Tensor:
+
+def halve(frames: Count, stride: int) -> Count:
     """Frames that a "same"-padded convolution of this stride leaves."""
-    return torch.div(frames + stride - 1, stride, rounding_mode="floor")
+    return (frames + stride - 1) // stride
 
 
 def to_image(feats: Tensor, lengths: Tensor | None, n_bins: int) -> tuple[Tensor, Tensor, bool]:
@@ -32,10 +35,16 @@ def to_image(feats: Tensor, lengths: Tensor | None, n_bins: int) -> tuple[Tensor
     if feats.dim() != 3 or feats.shape[2] != n_bins:
         raise ValueError(f"features must be [batch, frames, {n_bins}], got shape {tuple(feats.shape)}")
     frames = count_frames(feats, lengths)
-    padded = bool((frames < feats.shape[1]).any())
+    # What is exported masks always: it cannot choose by a value.
+    padded = torch.compiler.is_exporting() or bool((frames < feats.shape[1]).any())
     if padded:
         feats = torch.where(frame_mask(frames, feats.shape[1]).unsqueeze(2), feats, 0.0)
     return feats.unsqueeze(1).contiguous(memory_format=torch.channels_last), frames, padded
+
+
+def image_mask(frames: Tensor, total: int) -> Tensor:
+    """Mask of the frames [B] that belong to an utterance, for images [B, C, total, F]."""
+    return frame_mask(frames, total)[:, None, :, None]
 
 
 class SqueezeExcitation(nn.Module):
@@ -165,16 +174,15 @@ class SEResNet34(nn.Module):
             Relative lengths of the descriptors, [B].
         """
         x, frames, padded = to_image(feats, lengths, self.n_bins)
-
-        def mask(total: int) -> Tensor | None:
-            return frame_mask(frames, total)[:, None, :, None] if padded else None
-
         x = self.stem(x)
         frames = halve(frames, 2)
-        x = self.stem_bn(x, mask(x.shape[2])).relu_()
+        mask = image_mask(frames, x.shape[2]) if padded else None
+        x = self.stem_bn(x, mask).relu_()
         for block in self.stages:
             assert isinstance(block, SEBasicBlock)
-            frames = halve(frames, block.stride)
-            x = block(x, frames if padded else None, mask(-(-x.shape[2] // block.stride)))
-        x = self.collapse_bn(self.collapse(x), mask(x.shape[2])).relu_()
+            if block.stride != 1:
+                frames = halve(frames, block.stride)
+                mask = image_mask(frames, halve(x.shape[2], block.stride)) if padded else None
+            x = block(x, frames if padded else None, mask)
+        x = self.collapse_bn(self.collapse(x), mask).relu_()
         return x.squeeze(3).transpose(1, 2), relative_lengths(frames, x.shape[2])

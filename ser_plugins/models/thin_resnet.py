@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ser_plugins.lengths import frame_mask, relative_lengths
+from ser_plugins.lengths import relative_lengths
 from ser_plugins.models.batchnorm import MaskedBatchNorm
-from ser_plugins.models.se_resnet import halve, to_image
+from ser_plugins.models.se_resnet import halve, image_mask, to_image
 
 
 def batch_norm(channels: int) -> MaskedBatchNorm:
@@ -104,11 +104,8 @@ class ThinResNet34(nn.Module):
             Relative lengths of the descriptors, [B].
         """
         x, frames, padded = to_image(feats, lengths, self.BINS)
-
-        def mask(total: int) -> Tensor | None:
-            return frame_mask(frames, total)[:, None, :, None] if padded else None
-
-        x = functional.relu(self.stem_bn(self.stem(x), mask(x.shape[2])))
+        mask = image_mask(frames, x.shape[2]) if padded else None
+        x = functional.relu(self.stem_bn(self.stem(x), mask))
         # An utterance of one frame keeps it: the zeros that stand beside it are no more than any activation.
         x = functional.max_pool2d(functional.pad(x, (0, 0, 0, int(x.shape[2] == 1))), 2)
         frames = torch.div(frames, 2, rounding_mode="floor").clamp(min=1)
@@ -117,6 +114,6 @@ class ThinResNet34(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Bottleneck)
             frames = halve(frames, block.stride)
-            x = block(x, mask(-(-x.shape[2] // block.stride)))
+            x = block(x, image_mask(frames, halve(x.shape[2], block.stride)) if padded else None)
         x = functional.max_pool2d(x, (1, 3), (1, 2))
         return x.permute(0, 2, 3, 1).flatten(2), relative_lengths(frames, x.shape[2])
