@@ -76,6 +76,7 @@ def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier
         hparams = {
             "audio_normalizer": parts.pop("audio_normalizer"),
             "label_encoder": label_encoder(config["labels"]),
+            "sha256": config["sha256"][WEIGHTS],
         }
         return UtteranceClassifier(parts, hparams)
     except InputError as error:
