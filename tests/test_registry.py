@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
 import ser_plugins
 from ser_plugins import corpora
+from ser_plugins.hub.onnx import convert
 from ser_plugins.lengths import relative_lengths
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
@@ -25,7 +27,7 @@ MODELS = {
     "ThinResNet34": (ser_plugins.ThinResNet34, (257,), 3584),
     "UtteranceEncoder": (
         lambda: ser_plugins.UtteranceEncoder(
-            ser_plugins.SEResNet34((8, 8, 16, 16), reduction=1), ser_plugins.GhostVLAD(16), 12
+            ser_plugins.SEResNet34((8, 8, 16, 16), (1, 1, 1, 1), reduction=1), ser_plugins.GhostVLAD(16), 12
         ),
         (257,),
         12,
@@ -43,6 +45,7 @@ LOSSES = {
     "TripletLoss": lambda: ser_plugins.TripletLoss(margin=0.5),
 }
 SAMPLES_PER_FRAME = 100
+BACKBONES = ("SEResNet34", "ThinResNet34")  # whose second result are lengths
 
 
 def make(name, seed=0):
@@ -162,6 +165,24 @@ def test_the_state_dict_is_all_that_was_learned(name):
     module, other, (x, lengths, _) = make(name), make(name, seed=2), batch(name)
     other.load_state_dict(module.state_dict(), strict=True)
     assert torch.equal(flat(other(x, lengths)), flat(module(x, lengths)))
+
+
+# An exported graph cannot compute utterances of each length apart, as SSLBackbone does.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in (*MODELS, *POOLINGS) if name != "SSLBackbone"])
+@torch.no_grad()
+def test_onnx_gives_the_same(name):
+    module, (x, lengths, alone) = make(name), batch(name)
+    axes = ("batch",) if name == "FeatureCNN" else ("batch", "frames")
+    graph = convert(
+        module, (x, lengths), {"x": axes, "lengths": ("batch",)}, ["y", "y_lengths"][: 1 + (name in BACKBONES)]
+    )
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for given in ((x, lengths), (alone[1][None], torch.ones(1)), (x.flip(0), lengths.flip(0))):
+        found = session.run(None, {"x": given[0].numpy(), "lengths": given[1].numpy()})
+        expected = module(*given)
+        for own, other in zip(found, expected if name in BACKBONES else [expected], strict=True):
+            torch.testing.assert_close(torch.from_numpy(own), other, atol=1e-4, rtol=1e-4)
 
 
 @each_loss
