@@ -1,9 +1,10 @@
 """SpeechBrain plugins for speech emotion embeddings."""
 
+from typing import TYPE_CHECKING, Any
+
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
-from ser_plugins.hub.loading import load
 from ser_plugins.metric.losses import (
     EmotionConstrainedTripletLoss,
     GradedTripletLoss,
@@ -20,6 +21,9 @@ from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.models.thin_resnet import ThinResNet34
 from ser_plugins.registry import list_corpora, list_losses, list_models, list_poolings
+
+if TYPE_CHECKING:
+    from ser_plugins.hub.loading import load
 
 __all__ = [
     "BaggedSVMClassifier",
@@ -49,3 +53,12 @@ __all__ = [
     "list_poolings",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``load`` where it is used: the plugins do without SpeechBrain, which takes a second to import."""
+    if name != "load":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ser_plugins.hub.loading import load  # noqa: PLC0415
+
+    return load

@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 import torch
-from speechbrain.utils.distributed import ddp_init_group
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather, all_reduce
 
@@ -19,6 +18,8 @@ def join(options: Any) -> Any:
     """
     if "LOCAL_RANK" not in os.environ:
         return options
+    from speechbrain.utils.distributed import ddp_init_group  # noqa: PLC0415 — SpeechBrain takes a second to load
+
     if not torch.cuda.is_available():
         given = options.overridden_args | {"distributed_backend"}
         options = dataclasses.replace(options, distributed_backend="gloo", overridden_args=given)

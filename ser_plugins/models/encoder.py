@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from speechbrain.nnet.losses import AdditiveAngularMargin
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -88,6 +87,8 @@ class MarginClassifier(nn.Module):
     """
 
     def __init__(self, input_size: int, n_classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
+        from speechbrain.nnet.losses import AdditiveAngularMargin  # noqa: PLC0415 — SpeechBrain takes a second to load
+
         super().__init__()
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_classes, input_size)))
         self.scale = scale
