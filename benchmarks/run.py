@@ -24,7 +24,7 @@ from ser_plugins.files import atomic_write
 from ser_plugins.training.cli import keep_memory
 from ser_plugins.training.fit import commit
 
-CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "folds", "memory", "growth")
+CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "folds", "memory", "growth", "latency")
 RESULTS = Path("benchmarks/results")
 
 

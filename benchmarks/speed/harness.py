@@ -57,8 +57,8 @@ class Row:
         return "" if self.most is None else f"≤ {self.most:g}"
 
 
-def alternate(*functions: Callable[[], Any], repeats: int = 5) -> list[float]:
-    """Median seconds of each, called in turn after one call each that does not count."""
+def timings(*functions: Callable[[], Any], repeats: int = 5) -> list[list[float]]:
+    """Seconds of each, called in turn after one call each that does not count."""
     seconds: list[list[float]] = [[] for _ in functions]
     for repeat in range(1 + repeats):
         for function, found in zip(functions, seconds, strict=True):
@@ -66,7 +66,12 @@ def alternate(*functions: Callable[[], Any], repeats: int = 5) -> list[float]:
             function()
             if repeat:
                 found.append(time.perf_counter() - start)
-    return [statistics.median(found) for found in seconds]
+    return seconds
+
+
+def alternate(*functions: Callable[[], Any], repeats: int = 5) -> list[float]:
+    """Median seconds of each, called in turn after one call each that does not count."""
+    return [statistics.median(found) for found in timings(*functions, repeats=repeats)]
 
 
 def peak_memory() -> float:

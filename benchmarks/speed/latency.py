@@ -1,0 +1,176 @@
+"""One clip of 3 s on one thread, and a fresh process up to its first answer: against ECAPA-TDNN and wav2vec2-base.
+
+All have random weights and the size that they are used in; waveform in, answer out. Voice activity detection, which
+the others have none of, is measured by itself.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+import ser_plugins
+from ser_plugins.hub.folder import save_model_folder
+from ser_plugins.hub.onnx import Network, export
+from speed.harness import Row, alternate, milliseconds, timings
+from speed.step import LABELS
+
+SAMPLES, REPEATS, STARTS = 48000, 200, 10
+OURS = """
+audio_normalizer: !new:ser_plugins.SpeechNormalizer
+compute_features: !new:ser_plugins.Spectrogram
+    log: true
+mean_var_norm: !new:ser_plugins.SpectrogramNorm
+embedding_model: !new:ser_plugins.UtteranceEncoder
+    backbone: !new:ser_plugins.SEResNet34
+    pooling: !new:ser_plugins.GhostVLAD
+        input_size: 128
+classifier: !new:ser_plugins.SoftmaxClassifier
+    input_size: 512
+    n_classes: 8
+"""
+ECAPA = """
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+compute_features: !new:speechbrain.lobes.features.Fbank
+    n_mels: 80
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+    norm_type: sentence
+    std_norm: false
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+    input_size: 80
+    channels: [512, 512, 512, 512, 1536]
+    attention_channels: 64
+    lin_neurons: 96
+classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
+    input_size: 96
+    out_neurons: 8
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+    classifier: !ref <classifier>
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        embedding_model: !ref <embedding_model>
+        classifier: !ref <classifier>
+        label_encoder: !ref <label_encoder>
+"""
+# What a process does up to its first answer, in a folder that holds all of them.
+WAVEFORM = f"import torch; wavs = torch.randn(1, {SAMPLES})\n"
+PYTORCH = "import ser_plugins; model = ser_plugins.load('ours')\n"
+ONNX = """
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession('{}.onnx', options)
+wavs = numpy.random.randn(1, {}).astype('float32')
+session.run(None, {{'waveforms': wavs, 'lengths': numpy.ones(1, 'float32')}})
+"""
+STARTED = {
+    "PyTorch": PYTORCH + WAVEFORM + "model.classify_batch(wavs)",
+    "ONNX": ONNX.format("fp32", SAMPLES),
+    "ONNX, int8": ONNX.format("int8", SAMPLES),
+    "ECAPA-TDNN": "from speechbrain.inference.classifiers import EncoderClassifier as E\n"
+    f"model = E.from_hparams(source='ecapa', savedir='fetched')\n{WAVEFORM}model.classify_batch(wavs)",
+    "wav2vec2-base": "from transformers import Wav2Vec2ForSequenceClassification as W\n"
+    f"model = W.from_pretrained('wav2vec2').eval()\n{WAVEFORM}with torch.no_grad(): model(wavs).logits.argmax()",
+    "PyTorch, from a file": PYTORCH + "model.classify_file('clip.wav')",
+}
+OTHERS = ("ECAPA-TDNN", "wav2vec2-base")
+
+
+def write(folder: Path) -> None:
+    """Write the models of all, and a clip."""
+    from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
+
+    torch.manual_seed(0)
+    for name, yaml in (("ours", OURS), ("ecapa", ECAPA)):
+        built = load_hyperpyyaml(yaml)
+        save_model_folder(folder / name, yaml, built["embedding_model"], built["classifier"], LABELS)
+    export(folder / "ours", folder / "fp32.onnx", folder / "int8.onnx")
+    Wav2Vec2ForSequenceClassification(Wav2Vec2Config(num_labels=len(LABELS))).save_pretrained(folder / "wav2vec2")
+    soundfile.write(folder / "clip.wav", torch.randn(SAMPLES).numpy() * 0.1, 16000)
+
+
+def session(path: Path) -> Callable[[torch.Tensor], list[Any]]:
+    """Answer by onnxruntime, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    opened, one = onnxruntime.InferenceSession(path, options), np.ones(1, dtype=np.float32)
+    return lambda wavs: opened.run(None, {"waveforms": wavs.numpy(), "lengths": one})
+
+
+def answerers(folder: Path) -> dict[str, Callable[[torch.Tensor], Any]]:
+    """All of them, loaded."""
+    from speechbrain.inference.classifiers import EncoderClassifier
+    from transformers import Wav2Vec2ForSequenceClassification
+
+    model = ser_plugins.load(folder / "ours")
+    compiled = torch.compile(Network(model).eval())
+    ecapa = EncoderClassifier.from_hparams(source=str(folder / "ecapa"), savedir=str(folder / "fetched"))
+    wav2vec2 = Wav2Vec2ForSequenceClassification.from_pretrained(folder / "wav2vec2").eval()
+    return {
+        "PyTorch": model.classify_batch,
+        "torch.compile": lambda wavs: compiled(wavs, torch.ones(1)),
+        "ONNX": session(folder / "fp32.onnx"),
+        "ONNX, int8": session(folder / "int8.onnx"),
+        "ECAPA-TDNN": ecapa.classify_batch,
+        "wav2vec2-base": lambda wavs: wav2vec2(wavs).logits.argmax(1),
+    }
+
+
+def check(found: dict[str, Callable[[torch.Tensor], Any]], wavs: torch.Tensor) -> None:
+    """Our forms answer alike."""
+    expected = found["PyTorch"](wavs)[0]
+    for name, tolerance in (("torch.compile", 1e-4), ("ONNX", 1e-4), ("ONNX, int8", 0.5)):
+        torch.testing.assert_close(torch.as_tensor(found[name](wavs)[1]), expected, atol=tolerance, rtol=0)
+
+
+def start(folder: Path, code: str) -> None:
+    """Run it in a process of its own."""
+    source = str(Path(ser_plugins.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True, capture_output=True)
+
+
+def compare(what: str, found: dict[str, float]) -> Iterator[Row]:
+    """Each of ours against each of the others."""
+    for name, seconds in found.items():
+        for other in OTHERS:
+            if name not in OTHERS:
+                cells = milliseconds(seconds), milliseconds(found[other])
+                yield Row(f"{what}, {name} against {other}", *cells, found[other] / seconds, least=1)
+
+
+@torch.no_grad()
+def run() -> Iterator[Row]:
+    """Measure."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, wavs = Path(name), torch.randn(1, SAMPLES) * 0.1
+        write(folder)
+        found = answerers(folder)
+        check(found, wavs)
+        seconds = timings(*(lambda answer=answer: answer(wavs) for answer in found.values()), repeats=REPEATS)
+        for share in (50, 99):
+            values = [float(np.percentile(one, share)) for one in seconds]
+            yield from compare(f"clip of 3 s, p{share}", dict(zip(found, values, strict=True)))
+        speech = ser_plugins.SpeechNormalizer()
+        vad, network = alternate(lambda: speech.remove_silence(wavs[0]), lambda: found["ONNX"](wavs), repeats=20)
+        yield Row("voice activity detection of 3 s beside the network, ONNX", milliseconds(vad), milliseconds(network))
+        starts = alternate(*(lambda code=code: start(folder, code) for code in STARTED.values()), repeats=STARTS)
+        cold = dict(zip(STARTED, starts, strict=True))
+        heard = cold.pop("PyTorch, from a file")
+        yield from compare("fresh process to first answer", cold)
+        cells = milliseconds(heard), milliseconds(cold["PyTorch"])
+        yield Row("fresh process to first answer, PyTorch, from a file against a waveform", *cells)
