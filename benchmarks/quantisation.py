@@ -1,8 +1,8 @@
 """What an exported model loses: PyTorch, ONNX and ONNX in 8 bits on the test part of one fold.
 
-python benchmarks/quantisation.py MODEL_FOLDER PREDICTIONS FOLDER exports the model, asks all three forms of it about the
-utterances that PREDICTIONS names, the predictions.csv of the model's own run, whose .wav files lie below FOLDER, one
-after the other, and writes benchmarks/results/quantisation.md.
+python benchmarks/quantisation.py MODEL_FOLDER PREDICTIONS FOLDER exports the model, asks all three forms of it about
+the utterances that PREDICTIONS names, the predictions.csv of the model's own run, and writes
+benchmarks/results/quantisation.md. The .wav files lie below FOLDER.
 """
 
 import hashlib
@@ -74,8 +74,8 @@ def main() -> None:
         "",
         f"{len(frame)} test utterances of {frame['speaker'].nunique()} speakers, one at a time; weights "
         f"{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}…; commit {commit()}; onnxruntime "
-        f"{onnxruntime.__version__}, torch {torch.__version__}. Answers, largest difference of a log-probability and least",
-        "cosine of two embeddings are those against PyTorch.",
+        f"{onnxruntime.__version__}, torch {torch.__version__}. Answers, the largest difference",
+        "of a log-probability and the least cosine of two embeddings are those against PyTorch.",
         "",
         f"| {' | '.join(HEAD)} |",
         "|---" * len(HEAD) + "|",
