@@ -63,6 +63,7 @@ def main() -> None:
     labels = list(frame.columns[4:])
     signals = [normalize_file(paths[name], model.audio_normalizer) for name in tqdm(frame["id"])]
     weights = source / "model.safetensors"
+    title = (source / "hyperparams.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     with tempfile.TemporaryDirectory() as parts:
         files = {"ONNX": Path(parts) / "model.onnx", "ONNX, int8": Path(parts) / "int8.onnx"}
         export(source, *files.values())
@@ -72,7 +73,7 @@ def main() -> None:
     text = [
         "    python benchmarks/quantisation.py MODEL_FOLDER PREDICTIONS FOLDER",
         "",
-        f"{len(frame)} test utterances of {frame['speaker'].nunique()} speakers, one at a time; weights "
+        f"{title}: {len(frame)} test utterances of {frame['speaker'].nunique()} speakers, one at a time; weights "
         f"{hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}…; commit {commit()}; onnxruntime "
         f"{onnxruntime.__version__}, torch {torch.__version__}. Answers, the largest difference",
         "of a log-probability and the least cosine of two embeddings are those against PyTorch.",
