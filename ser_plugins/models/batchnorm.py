@@ -59,7 +59,8 @@ class MaskedBatchNorm(_NormBase):
         valid = x.new_ones(shape[:1], dtype=wide) if mask is None else mask.to(wide)
         count = total(valid.mean() * (x.numel() // x.shape[1]))
         normal, mean, var = _Normalize.apply(x, valid, count, self.eps)  # type: ignore[no-untyped-call]
-        self._update(mean.flatten(), (var * count / (count - 1).clamp(min=1)).flatten())
+        # Detached, for torch.compile takes these for differentiable, and the running averages with them.
+        self._update(mean.detach().flatten(), (var.detach() * count / (count - 1).clamp(min=1)).flatten())
         if not self.affine:
             return normal.to(x.dtype)  # type: ignore[no-any-return]
         # In place, and the bias is small until then: what comes out has the memory format of x.
