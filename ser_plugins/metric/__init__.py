@@ -1,6 +1,6 @@
 """Relations between emotions, mining, losses and balanced batches."""
 
-from ser_plugins.metric.distance import pairwise_distances
+from ser_plugins.metric.distance import neighbour_errors, pairwise_distances
 from ser_plugins.metric.losses import (
     EmotionConstrainedTripletLoss,
     GradedTripletLoss,
@@ -20,6 +20,7 @@ __all__ = [
     "SmoothedCrossEntropy",
     "TripletLoss",
     "emotion_distances",
+    "neighbour_errors",
     "pairwise_distances",
     "polarity_ids",
     "semi_hard",

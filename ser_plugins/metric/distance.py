@@ -39,3 +39,37 @@ def pairwise_distances(embeddings: torch.Tensor, squared: bool = False) -> torch
         distances = torch.cdist(unit, unit, compute_mode="use_mm_for_euclid_dist")
         distances = distances.masked_fill(distances < 1e-7, 0).to(exact.dtype)
         return distances.square() if squared else distances
+
+
+@torch.no_grad()
+def neighbour_errors(
+    embeddings: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Tell for each utterance of a batch whether its nearest neighbour in the batch is of another class.
+
+    The error rate of embeddings without a classifier, for the ``error_stats`` of a SpeechBrain recipe. It depends on
+    what else is in the batch: compare it between epochs, not between batch sizes.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        [B, E] or [B, 1, E].
+    labels : torch.Tensor
+        [B] or [B, 1], class indices.
+    lengths : torch.Tensor, optional
+        Changes nothing; SpeechBrain's recipes give every metric the relative lengths.
+
+    Returns
+    -------
+    torch.Tensor
+        [B], 1 for an error and 0 otherwise.
+
+    Example
+    -------
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    >>> neighbour_errors(embeddings, torch.tensor([0, 0, 1])).tolist()
+    [0.0, 0.0, 1.0]
+    """
+    labels = labels.flatten()
+    distances = pairwise_distances(embeddings.flatten(1)).fill_diagonal_(torch.inf)
+    return (labels[distances.argmin(1)] != labels).float()

@@ -34,7 +34,9 @@ class MetricLoss(nn.Module):
         self.squared = squared
         self.statistics: dict[str, float | torch.Tensor] = {}
 
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, embeddings: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Compute the loss of a mini-batch.
 
         Arguments
@@ -43,6 +45,8 @@ class MetricLoss(nn.Module):
             [B, E] or [B, 1, E], any floating-point type; float32 inside (float64 stays).
         labels : torch.Tensor
             [B] or [B, 1], class indices.
+        lengths : torch.Tensor, optional
+            Changes nothing; SpeechBrain's recipes give every loss the relative lengths.
 
         Returns
         -------
@@ -284,8 +288,21 @@ class SmoothedCrossEntropy(nn.Module):
         self.smoothing = smoothing
         self.prior = None if prior is None else torch.tensor(prior, dtype=torch.float32) / sum(prior)
 
-    def forward(self, log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss, a scalar, of ``log_probabilities`` [B, C] and class indices ``labels`` [B]."""
+    def forward(
+        self, log_probabilities: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Compute the loss, a scalar.
+
+        Arguments
+        ---------
+        log_probabilities : torch.Tensor
+            [B, C] or [B, 1, C].
+        labels : torch.Tensor
+            [B] or [B, 1], class indices.
+        lengths : torch.Tensor, optional
+            Changes nothing; SpeechBrain's recipes give every loss the relative lengths.
+        """
+        log_probabilities, labels = log_probabilities.flatten(0, -2), labels.flatten()
         n_classes = log_probabilities.shape[1]
         if self.prior is not None and len(self.prior) != n_classes:
             raise InputError(f"a prior of {len(self.prior)} classes for {n_classes}; give one share a class")
