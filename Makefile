@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: train test clean
+.PHONY: train test docs clean
 
 train: $(INSTALLED)
 	$(BIN)/python recipes/train.py hparams/s5.yaml
@@ -14,6 +14,9 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+
 # The stamp is written last: an installation that was interrupted is taken up again.
 $(INSTALLED): setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,4 +24,4 @@ $(INSTALLED): setup.cfg pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

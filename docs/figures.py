@@ -1,0 +1,94 @@
+"""Draw the figures of method.md: python docs/figures.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from ser_plugins.metric import COORDINATES, WHEEL
+
+HERE = Path(__file__).parent
+GREY = "#555555"
+COLOURS = {"negative": "#c0504d", "positive": "#3b7d4f", "neutral": "#666666"}
+NAMES = {  # where an emotion's name is not above its point
+    "angry": (0.0, 0.06, "left", "bottom"),
+    "fearful": (-0.05, 0.0, "right", "center"),
+    "disgust": (-0.05, 0.0, "right", "center"),
+    "sad": (0.0, -0.06, "center", "top"),
+    "neutral": (0.0, -0.06, "center", "top"),
+    "calm": (0.0, -0.06, "center", "top"),
+}
+STEPS = [
+    ("recording", "any rate, any\nnumber of channels"),
+    ("speech", "mono, 16 kHz,\nsilence removed"),
+    ("spectrogram", "257 bins × T,\nnormalised"),
+    ("descriptors", "128 × T / 16"),
+    ("aggregate", "8 × 128"),
+    ("embedding", "512"),
+    ("emotion", "log-probabilities"),
+]
+ARROWS = [
+    "SpeechNormalizer",
+    "Spectrogram",
+    "SEResNet34",
+    "GhostVLAD",
+    "linear layer",
+    "SVM or softmax",
+]
+
+
+def pipeline(path: Path) -> None:
+    """Boxes are what there is, arrows what turns one into the next."""
+    _, axes = plt.subplots(figsize=(13, 2.6))
+    for i, (name, about) in enumerate(STEPS):
+        box = {"boxstyle": "round,pad=0.5", "facecolor": "#eef2f7", "edgecolor": GREY}
+        axes.text(2 * i, 0, name, ha="center", va="center", fontsize=11, bbox=box)
+        axes.text(2 * i, -0.55, about, ha="center", va="top", fontsize=9, color=GREY)
+    for i, name in enumerate(ARROWS):
+        arrow = {"arrowstyle": "->", "color": GREY}
+        axes.annotate("", (2 * i + 1.25, 0), (2 * i + 0.75, 0), arrowprops=arrow)
+        axes.text(2 * i + 1, 0.5, name, ha="center", fontsize=9)
+    axes.annotate("", (10, 0.45), (10, 1.0), arrowprops={"arrowstyle": "->", "color": COLOURS["negative"]})
+    axes.text(10, 1.05, "triplets under the emotion constraint", ha="center", fontsize=9, color=COLOURS["negative"])
+    axes.set(xlim=(-1, 13.2), ylim=(-1.2, 1.4))
+    finish(axes, path)
+
+
+def wheel(path: Path) -> None:
+    """Emotions in the plane of valence and arousal, and what they are to an angry anchor."""
+    _, axes = plt.subplots(figsize=(6.5, 5.6))
+    axes.axhline(0, color="#cccccc", lw=0.8)
+    axes.axvline(0, color="#cccccc", lw=0.8)
+    for emotion, (valence, arousal) in COORDINATES.items():
+        axes.scatter(valence, arousal, s=70, color=COLOURS[WHEEL[emotion]], zorder=3)
+        name = f"{emotion} (anchor)" if emotion == "angry" else emotion
+        dx, dy, side, vertical = NAMES.get(emotion, (0.0, 0.06, "center", "bottom"))
+        axes.text(valence + dx, arousal + dy, name, ha=side, va=vertical, fontsize=11)
+    related = {"color": COLOURS["negative"], "arrowstyle": "-", "lw": 1.2, "ls": "--"}
+    negative = {"color": GREY, "arrowstyle": "-", "lw": 0.8, "ls": ":"}
+    for emotion in COORDINATES:
+        if emotion != "angry":
+            line = related if WHEEL[emotion] == WHEEL["angry"] else negative
+            axes.annotate("", COORDINATES[emotion], COORDINATES["angry"], arrowprops=line)
+    axes.text(
+        -1.1, -0.68, "- -  related: the same polarity\n· · ·  negative: another polarity", fontsize=10, color=GREY
+    )
+    axes.text(1.15, 0.03, "valence", ha="right", color=GREY)
+    axes.text(0.03, 0.92, "arousal", color=GREY)
+    axes.set(xlim=(-1.15, 1.15), ylim=(-0.75, 1.0))
+    finish(axes, path)
+
+
+def finish(axes: Axes, path: Path) -> None:
+    """Write a figure, the same at each run."""
+    axes.axis("off")
+    axes.figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    mpl.rcParams.update({"svg.hashsalt": "ser-plugins", "font.family": "DejaVu Sans"})
+    pipeline(HERE / "pipeline.svg")
+    wheel(HERE / "wheel.svg")
