@@ -22,7 +22,7 @@ autodoc_typehints = "none"  # they stand in the docstrings
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
 suppress_warnings = ["toc.not_readable"]  # a page that is listed may still be to be written
-TABLES = re.compile(r"\]\((?:\.\./)?(benchmarks/[^)]+\.md)\)")
+TABLES = re.compile(r"(?<!!)(\[[^\]]+\])\((?:\.\./)?(benchmarks/[^)]+)\)")
 
 
 def setup(app: Sphinx) -> None:
@@ -33,4 +33,4 @@ def setup(app: Sphinx) -> None:
 
 def link_tables(text: list[str]) -> None:
     """Change the text of a page, the only item of the list."""
-    text[0] = TABLES.sub(r"](path:../\1)", text[0])
+    text[0] = TABLES.sub(r"\1(path:../\2)", text[0])

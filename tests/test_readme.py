@@ -1,3 +1,5 @@
+"""README and the pages of docs/: examples that run, links that lead somewhere, options that exist."""
+
 import re
 from pathlib import Path
 
@@ -5,20 +7,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = {"strategies", "folds", "results", "jobs"}  # of recipes/experiments.py
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\((?!https?:|path:)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
 
 
 def test_the_example_of_plugins_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(next(block for block in blocks if "GhostVLAD" in block), {})
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
-def test_links_lead_somewhere(target):
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize(("page", "target"), [(page, target) for page in PAGES for target in links(page)])
+def test_links_lead_somewhere(page, target):
+    assert (page.parent / target).exists()
 
 
-def test_options_of_the_examples_exist():
+@pytest.mark.parametrize("name", ["README.md", "docs/corpora.md", "docs/recipes.md", "docs/reproducibility.md"])
+def test_options_of_the_examples_exist(name):
     known = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hparams").rglob("*.yaml"))
-    for option in set(re.findall(r"--(\w+)", README)) - {"device", "nproc_per_node", *EXPERIMENTS}:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for option in set(re.findall(r"--(\w+)", text)) - {"device", "nproc_per_node", *EXPERIMENTS}:
         assert re.search(rf"^{option}:", known, re.MULTILINE), option
