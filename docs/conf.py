@@ -17,6 +17,8 @@ exclude_patterns = ["README.md"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+nitpicky = True  # of our own names; those of other libraries are in no index that is at hand
+nitpick_ignore_regex = [("py:.*", r"(?!ser_plugins).*")]
 default_role = "code"  # docstrings name classes so
 autodoc_typehints = "none"  # they stand in the docstrings
 autodoc_member_order = "bysource"
