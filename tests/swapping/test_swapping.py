@@ -102,6 +102,7 @@ def test_bfloat16(make, recipe, title):
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in brain.modules.parameters())
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     block = tmp_path / "block.yaml"
     block.write_text(YAML["IEMOCAP: spectrogram and network"])
@@ -113,6 +114,7 @@ def test_two_processes(tmp_path):
     assert math.isfinite(float(re.findall(r"loss (\S+)", done.stdout)[0]))
 
 
+@pytest.mark.slow
 def test_a_recipe_compiles_the_network(make, recipe, monkeypatch):
     """Traced and differentiated by PyTorch's compiler; code of it, which takes minutes, is not generated."""
     real = torch.compile
