@@ -23,7 +23,6 @@ default_role = "code"  # docstrings name classes so
 autodoc_typehints = "none"  # they stand in the docstrings
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
-suppress_warnings = ["toc.not_readable"]  # a page that is listed may still be to be written
 TABLES = re.compile(r"(?<!!)(\[[^\]]+\])\((?:\.\./)?(benchmarks/[^)]+)\)")
 
 

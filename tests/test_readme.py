@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ser_plugins.commands import main
+
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = {"strategies", "folds", "results", "jobs"}  # of recipes/experiments.py
 README = ROOT / "README.md"
@@ -26,8 +28,21 @@ def test_links_lead_somewhere(page, target):
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/corpora.md", "docs/recipes.md", "docs/reproducibility.md"])
-def test_options_of_the_examples_exist(name):
+def test_options_of_the_recipes_exist(name):
     known = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hparams").rglob("*.yaml"))
-    text = (ROOT / name).read_text(encoding="utf-8")
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if "ser-plugins " not in line and "publish.py" not in line)
     for option in set(re.findall(r"--(\w+)", text)) - {"device", "nproc_per_node", *EXPERIMENTS}:
         assert re.search(rf"^{option}:", known, re.MULTILINE), option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_of_the_commands_exist(page, capsys):
+    for command, rest in re.findall(
+        r"^    (?:.*\| )?ser-plugins (\w+)(.*)", page.read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        known = capsys.readouterr().out
+        for option in re.findall(r"--\w+", rest):
+            assert re.search(rf"{option}\b", known), f"{command} {option}"
