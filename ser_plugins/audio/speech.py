@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,12 +13,16 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
 from ser_plugins.errors import InputError
 
 Segments = list[tuple[int, int]]
+Samples = np.ndarray[Any, np.dtype[np.float32]]
 VAD_RATE = 16000
+SILERO_FRAME, SILERO_THRESHOLDS = 512, (0.5, 0.35)  # speech begins above the first and ends below the second
+NEAR = 1e-3  # sixty times the most that a probability of Silero differed by beside others
 WEBRTC_FRAME = 480  # 30 ms, the longest that it takes
 MIN_SECONDS = 0.1
 AAC_SUFFIXES = (".m4a", ".aac", ".mp4")  # libsndfile does not read AAC
@@ -38,6 +43,33 @@ def silero(signal: Tensor) -> Segments:
     get_speech_timestamps, model = _silero()
     found = get_speech_timestamps(signal, model, sampling_rate=VAD_RATE)
     return [(segment["start"], segment["end"]) for segment in found]
+
+
+@torch.no_grad()
+def silero_together(signals: Sequence[Tensor]) -> list[Segments]:
+    """Find what `silero` finds, frame by frame of all ``signals`` at once: of 32 clips in a sixth of the time.
+
+    Give signals of like length: the short ones are padded. A sum beside others is rounded otherwise, so a signal with a
+    probability near a threshold is heard once more alone.
+    """
+    from silero_vad.utils_vad import get_speech_timestamps_from_probs  # noqa: PLC0415
+
+    if not signals:
+        return []
+    _, model = _silero()
+    model.reset_states()
+    frames = torch.split(pad_sequence(list(signals), batch_first=True), SILERO_FRAME, dim=1)
+    last = torch.nn.functional.pad(frames[-1], (0, SILERO_FRAME - frames[-1].shape[1]))
+    probabilities = torch.cat([model(frame, VAD_RATE) for frame in (*frames[:-1], last)], dim=1)
+    found = []
+    for signal, row in zip(signals, probabilities, strict=True):
+        own = row[: -(-len(signal) // SILERO_FRAME)]
+        if any((own - threshold).abs().min() < NEAR for threshold in SILERO_THRESHOLDS):
+            found.append(silero(signal))
+        else:
+            told = get_speech_timestamps_from_probs(own.tolist(), VAD_RATE, audio_length_samples=len(signal))
+            found.append([(segment["start"], segment["end"]) for segment in told])
+    return found
 
 
 def webrtc(signal: Tensor) -> Segments:
@@ -105,6 +137,10 @@ class SpeechNormalizer:
         InputError
             If the signal is shorter than 0.1 s or holds NaN or infinity.
         """
+        return self.remove_silence(self.convert(signal, sample_rate))
+
+    def convert(self, signal: Tensor, sample_rate: int) -> Tensor:
+        """Downmix and resample a signal, as the first half of the call."""
         mono = signal.float()
         if mono.dim() == 2:
             mono = mono.mean(1)
@@ -112,22 +148,31 @@ class SpeechNormalizer:
             raise InputError(f"{len(mono) / sample_rate:.3f} s of audio is too short; give {MIN_SECONDS} s or more")
         if not mono.isfinite().all():
             raise InputError("audio holds NaN or infinity; write the file anew")
-        return self.remove_silence(resample(mono, sample_rate, self.sample_rate))
+        converted: Tensor = resample(mono, sample_rate, self.sample_rate)
+        return converted
 
     def remove_silence(self, signal: Tensor) -> Tensor:
         """Join the segments of ``signal`` [T] that hold speech; all of it where there is none."""
+        return join(signal, self.find_speech([signal])[0])
+
+    def find_speech(self, signals: Sequence[Tensor]) -> list[Segments]:
+        """Find the segments of each of some ``signals`` [T] that hold speech; without a VAD, it is all of it."""
         if self.vad == "none":
-            return signal
-        heard = resample(signal, self.sample_rate, VAD_RATE).cpu()
+            return [[(0, len(signal))] for signal in signals]
+        heard = [resample(signal, self.sample_rate, VAD_RATE).cpu() for signal in signals]
         ratio = self.sample_rate / VAD_RATE
-        segments = VADS[self.vad][1](heard)
-        if not segments:
-            return signal
-        return torch.cat([signal[round(start * ratio) : round(end * ratio)] for start, end in segments])
+        together = self.vad == "silero" and len(heard) > 1
+        found = silero_together(heard) if together else [VADS[self.vad][1](signal) for signal in heard]
+        return [[(round(start * ratio), round(end * ratio)) for start, end in segments] for segments in found]
 
     def settings(self) -> dict[str, str | int]:
         """All that the result depends on besides the signal."""
         return {"sample_rate": self.sample_rate, "vad": "none" if self.vad == "none" else _release(VADS[self.vad][0])}
+
+
+def join(signal: Tensor, segments: Segments) -> Tensor:
+    """Join some segments of ``signal`` [T]; all of it where there is none."""
+    return torch.cat([signal[start:end] for start, end in segments]) if segments else signal
 
 
 def _release(package: str) -> str:
@@ -137,7 +182,7 @@ def _release(package: str) -> str:
         raise InputError(f"this vad needs {package}; pip install {package}, or choose another") from error
 
 
-def load_audio(path: str | Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+def load_audio(path: str | Path) -> tuple[Samples, int]:
     """Read a sound file: samples [T, channels] and their rate.
 
     Raises
@@ -145,33 +190,60 @@ def load_audio(path: str | Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]],
     InputError
         If the file is missing, no sound, or a Git LFS pointer; the message names it.
     """
-    try:
+    with _unreadable_told(path):
         if Path(path).suffix.lower() in AAC_SUFFIXES:
-            return _load_aac(path)
+            blocks = list(_aac_blocks(path))
+            return np.concatenate([block for block, _ in blocks]), blocks[0][1]
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return samples, rate
+
+
+def stream_audio(path: str | Path, seconds: float = 10.0) -> Iterator[tuple[Samples, int]]:
+    """Read a sound file block by block, ``seconds`` at most: samples [T, channels] and their rate.
+
+    Raises
+    ------
+    InputError
+        As `load_audio`.
+    """
+    with _unreadable_told(path):
+        if Path(path).suffix.lower() in AAC_SUFFIXES:
+            yield from _aac_blocks(path)
+            return
+        with soundfile.SoundFile(path) as file:
+            size = max(1, round(seconds * file.samplerate))
+            for block in file.blocks(size, dtype="float32", always_2d=True):
+                yield block, file.samplerate
+
+
+@contextmanager
+def _unreadable_told(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, soundfile.LibsndfileError) as error:
+        if isinstance(error, InputError):
+            raise
         if not Path(path).is_file():
             raise InputError(f"{path} is missing; copy it again") from error
         if Path(path).read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
             raise InputError(f"{path} is a Git LFS pointer, not audio; run git lfs pull in its folder") from error
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise InputError(f"{path} is not readable as audio ({reason}); copy it again, or convert it to WAV") from error
-    return samples, rate
 
 
-def _load_aac(path: str | Path) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+def _aac_blocks(path: str | Path) -> Iterator[tuple[Samples, int]]:
     try:
         import av  # noqa: PLC0415
     except ImportError as error:
         raise InputError(f"{path} needs PyAV to be read; pip install av") from error
+    empty = True
     with av.open(str(path)) as container:
-        if not container.streams.audio:
-            raise ValueError("no audio in it")
-        rate = container.streams.audio[0].rate
-        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]  # planar float32, [channels, samples]
-    if not frames:
+        for frame in container.decode(audio=0) if container.streams.audio else ():
+            empty = False
+            samples = frame.to_ndarray()  # planar float32, [channels, samples]
+            yield np.ascontiguousarray(samples.T, dtype=np.float32), frame.rate
+    if empty:
         raise ValueError("no audio in it")
-    return np.ascontiguousarray(np.concatenate(frames, axis=1).T, dtype=np.float32), rate
 
 
 def normalize_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from ser_plugins.errors import InputError
 
-COMMANDS = ("demo", "export", "report")
+COMMANDS = ("demo", "embed", "export", "predict", "report")
 
 
 def main(words: Sequence[str] | None = None) -> None:

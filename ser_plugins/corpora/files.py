@@ -54,7 +54,7 @@ def find_utterances(
     wanted = set(expected)
     found: dict[str, Path] = {}
     faults: Faults = []
-    for path in sorted(_walk(root)):
+    for path in sorted(walk(root)):
         if path.stem not in wanted:
             faults.append((str(path), f"extra: no file of {name} is called so; not used"))
         elif path.stem in found:
@@ -73,7 +73,8 @@ def find_utterances(
     return {stem: found[stem] for stem in expected if stem in found}, faults
 
 
-def _walk(root: Path) -> list[Path]:
+def walk(root: Path, suffixes: tuple[str, ...] = (".wav",)) -> list[Path]:
+    """Find the files below a folder, hidden ones aside, whose names end so."""
     # os.walk, for Path.rglob does not follow links to folders.
     paths: list[Path] = []
     seen: set[str] = set()  # a folder that is linked into itself has no end
@@ -84,7 +85,7 @@ def _walk(root: Path) -> list[Path]:
             continue
         seen.add(real)
         below.sort()
-        paths += [Path(folder) / file for file in files if file.lower().endswith(".wav") and not file.startswith(".")]
+        paths += [Path(folder) / file for file in files if file.lower().endswith(suffixes) and not file.startswith(".")]
     return paths
 
 

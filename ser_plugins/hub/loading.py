@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load as load_tensors
 from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
@@ -22,7 +23,15 @@ AGAIN = "fetch or export the folder again"
 
 
 class UtteranceClassifier(EncoderClassifier):  # type: ignore[misc]
-    """SpeechBrain's ``EncoderClassifier``, on files of this machine alone, whose errors say what to do."""
+    """SpeechBrain's ``EncoderClassifier``, on files of this machine alone, whose errors say what to do.
+
+    Attributes
+    ----------
+    checksum : str
+        SHA-256 of all that the model was made of.
+    """
+
+    checksum: str
 
     def load_audio(self, path: str | Path) -> Tensor:
         """Read a sound file of any rate and channels; returns samples [T] as the network was trained on."""
@@ -34,7 +43,7 @@ class UtteranceClassifier(EncoderClassifier):  # type: ignore[misc]
         return embedding
 
 
-def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier:
+def load(source: str | Path, revision: str | None = None, device: str | None = None) -> UtteranceClassifier:
     """Load a model folder without running any code that it holds.
 
     The model is that of ``EncoderClassifier.from_hparams(source)``, made of ``config.json`` and ``model.safetensors``
@@ -47,6 +56,8 @@ def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier
         ``model/`` or ``encoder/`` folder of a run; or USER/NAME on the Hub, of which these two files are fetched.
     revision : str, optional
         Branch, tag or commit on the Hub.
+    device : str, optional
+        "cpu", "cuda", "cuda:1" …; a GPU, where there is one, if not given.
 
     Returns
     -------
@@ -67,6 +78,7 @@ def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier
         ...
     ser_plugins.errors.InputError: ...config.json is missing; give the model/ or encoder/ folder of a run
     """
+    _check_device(device)
     folder = find_folder(source, [CONFIG, WEIGHTS], revision)
     config = read_config(folder / CONFIG)
     weights = _read_weights(folder / WEIGHTS, config)
@@ -78,12 +90,21 @@ def load(source: str | Path, revision: str | None = None) -> UtteranceClassifier
             "label_encoder": label_encoder(config["labels"]),
             "sha256": config["sha256"][WEIGHTS],
         }
-        return UtteranceClassifier(parts, hparams)
+        model = UtteranceClassifier(parts, hparams, {"device": device} if device else None)
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from error
     except Exception as error:  # whatever a class says of arguments that it does not take
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{folder / CONFIG} and {WEIGHTS} make no model ({reason}); {AGAIN}") from error
+    model.checksum = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()  # it holds the weights'
+    return model
+
+
+def _check_device(device: str | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device {device}; give cpu, or none") from error
 
 
 def _read(path: Path) -> bytes:

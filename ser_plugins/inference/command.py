@@ -1,0 +1,132 @@
+"""What the commands predict and embed do."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from ser_plugins.errors import InputError, disk_full_told
+from ser_plugins.hub.loading import UtteranceClassifier, load
+from ser_plugins.inference.batches import choose_labels
+from ser_plugins.inference.files import find_files
+from ser_plugins.inference.table import Part, identity_of
+from ser_plugins.inference.timeline import describe_recording, timeline_figure
+from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
+from ser_plugins.training.cli import keep_memory
+
+logger = logging.getLogger(__name__)
+
+
+def predictions(given: argparse.Namespace) -> None:
+    """Print or write what each file expresses."""
+    model, files = _prepare(given)
+    schema, rows = prediction_rows(model, _labels(given))
+    describe = partial(describe_files, model, files, schema, rows, given.jobs, given.batch_seconds)
+    if given.output is None:
+        table = pa.Table.from_batches(describe(), schema).to_pandas()
+        _print(table[["path", "seconds", "emotion", "probability", "error"]])
+        _tell(len(files), table["error"].dropna().tolist())
+    else:
+        _write(given, model, files, schema, describe, schema.names, given.batch_seconds)
+
+
+def embeddings(given: argparse.Namespace) -> None:
+    """Write the embedding of each file."""
+    model, files = _prepare(given)
+    schema, rows = embedding_rows()
+    describe = partial(describe_files, model, files, schema, rows, given.jobs, given.batch_seconds)
+    _write(given, model, files, schema, describe, "embed", given.batch_seconds)
+
+
+def timelines(given: argparse.Namespace) -> None:
+    """Print or write the windows of each recording; with a table goes a figure of each."""
+    model, files = _prepare(given)
+    labels, _ = choose_labels(model, _labels(given))
+    columns = {"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "emotion": pa.string()}
+    schema = pa.schema({**columns, **dict.fromkeys(labels, pa.float64()), "error": pa.string()})
+    figures = _figure_paths(given.output, files) if given.output else [None] * len(files)
+
+    def describe(done: int = 0) -> Iterator[pa.RecordBatch]:
+        whole = list(zip(files, figures, strict=True))
+        for path, figure in tqdm(whole[done:], total=len(whole), initial=done, unit="recording"):
+            try:
+                windows = tqdm(describe_recording(model, path, given.window, given.hop, labels), desc=path, leave=False)
+                frame = pd.concat(windows, ignore_index=True).assign(error=None)
+                if figure:
+                    timeline_figure(frame, figure)
+            except InputError as error:
+                frame = pd.DataFrame({"path": [path], "error": [str(error)]}).reindex(columns=schema.names)
+            yield pa.RecordBatch.from_pandas(frame, schema, preserve_index=False)
+
+    if given.output is None:
+        table = pa.Table.from_batches(describe(), schema).to_pandas()
+        _print(table)
+        _tell(len(files), table["error"].dropna().tolist())
+    else:
+        _write(given, model, files, schema, describe, schema.names, given.window, given.hop)
+
+
+def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]:
+    keep_memory()
+    paths = [line for path in given.paths for line in (sys.stdin.read().splitlines() if path == "-" else [path])]
+    files = find_files(path for path in paths if path)
+    if not files:
+        raise InputError("no path is given; give files, folders or patterns")
+    return load(given.model, given.revision, given.device), files
+
+
+def _labels(given: argparse.Namespace) -> list[str] | None:
+    return None if given.labels is None else [label.strip() for label in given.labels.split(",")]
+
+
+def _figure_paths(output: Path, files: list[str]) -> list[Path]:
+    """One figure a recording beside the table, numbered where two recordings are named alike."""
+    names = pd.Series([f"{output.stem}-{Path(path).stem}" for path in files])
+    again = names.groupby(names).cumcount()
+    return [
+        output.parent / f"{name}{f'-{count + 1}' if count else ''}.png"
+        for name, count in zip(names, again, strict=True)
+    ]
+
+
+def _write(
+    given: argparse.Namespace,
+    model: UtteranceClassifier,
+    files: list[str],
+    schema: pa.Schema,
+    describe: Any,
+    *facts: Any,
+) -> None:
+    """Write a table piece by piece, after the pieces that are there."""
+    settings = [model.checksum, model.device, model.hparams.audio_normalizer.settings(), *facts]
+    with disk_full_told(given.output.parent):
+        part = Part(given.output, schema, identity_of(settings, files))
+        for piece in describe(done=part.pieces):
+            part.append(piece)
+        errors = [error for piece in part.rows() for error in piece.column("error").to_pylist() if error]
+        part.finish()
+    print(given.output)
+    _tell(len(files), errors)
+
+
+def _print(table: pd.DataFrame) -> None:
+    if table["error"].isna().all():
+        table = table.drop(columns="error")
+    print(table.to_string(index=False, na_rep="", float_format="{:.3f}".format))
+
+
+def _tell(files: int, errors: list[str]) -> None:
+    """Say how many files could not be used; it is an error where none could."""
+    if len(errors) == files:
+        raise InputError(f"none of {files} files could be used; the first: {errors[0]}")
+    if errors:
+        logger.warning("%d of %d files could not be used; the column error says why", len(errors), files)
