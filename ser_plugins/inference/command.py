@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.inference.batches import choose_labels
-from ser_plugins.inference.files import find_files
+from ser_plugins.inference.files import find_files, header_seconds
 from ser_plugins.inference.table import Part, identity_of
 from ser_plugins.inference.timeline import describe_recording, timeline_figure
 from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
@@ -59,13 +59,13 @@ def timelines(given: argparse.Namespace) -> None:
         whole = list(zip(files, figures, strict=True))
         for path, figure in tqdm(whole[done:], total=len(whole), initial=done, unit="recording"):
             try:
-                windows = tqdm(describe_recording(model, path, given.window, given.hop, labels), desc=path, leave=False)
-                frame = pd.concat(windows, ignore_index=True).assign(error=None)
+                frame = _whole(path, describe_recording(model, path, given.window, given.hop, labels))
                 if figure:
                     timeline_figure(frame, figure)
             except InputError as error:
                 frame = pd.DataFrame({"path": [path], "error": [str(error)]}).reindex(columns=schema.names)
-            yield pa.RecordBatch.from_pandas(frame, schema, preserve_index=False)
+            (piece,) = pa.Table.from_pandas(frame, schema, preserve_index=False).combine_chunks().to_batches()
+            yield piece
 
     if given.output is None:
         table = pa.Table.from_batches(describe(), schema).to_pandas()
@@ -73,6 +73,17 @@ def timelines(given: argparse.Namespace) -> None:
         _tell(len(files), table["error"].dropna().tolist())
     else:
         _write(given, model, files, schema, describe, schema.names, given.window, given.hop)
+
+
+def _whole(path: str, pieces: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    """Put the windows of a recording together, while telling how far it is."""
+    (total,) = header_seconds([path])
+    found = []
+    with tqdm(total=round(total), desc=Path(path).name, unit="s", leave=False) as progress:
+        for piece in pieces:
+            found.append(piece)
+            progress.update(round(piece["end"].iloc[-1]) - progress.n)
+    return pd.concat(found, ignore_index=True).assign(error=None)
 
 
 def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]:

@@ -56,8 +56,11 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     >>> [os.path.basename(path) for path in find_files([folder / "b.wav", folder])]
     ['b.wav', 'a.FLAC']
     """
-    found = [file for path in paths for file in _expand(os.fspath(path))]
-    return list({os.path.abspath(path): path for path in reversed(found)}.values())[::-1]
+    found: dict[str, str] = {}
+    for path in paths:
+        for file in _expand(os.fspath(path)):
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values())
 
 
 def _expand(path: str) -> list[str]:

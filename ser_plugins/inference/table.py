@@ -71,7 +71,8 @@ class Part:
         except OSError as error:
             raise InputError(f"cannot write {self.path} ({error.strerror}); give another --output") from error
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock: processes that read would inherit it, and outlive a killed one by some seconds.
+            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"{self.path} is being written by another process; wait for it") from error
         ends = [end for _, end in self._read()]

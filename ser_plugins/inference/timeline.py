@@ -21,6 +21,7 @@ from ser_plugins.report.figures import COLOURS, EMOTIONS, styled
 
 NO_SPEECH = "silence"
 TOGETHER = 32  # windows
+GREY = "#e8e8e8"
 
 
 class Window(NamedTuple):
@@ -173,14 +174,14 @@ def timeline_figure(frame: pd.DataFrame, path: str | os.PathLike[str], title: st
     with styled(Path(path), 9, 2.9) as figure:
         axes = figure.subplots()
         colours = [COLOURS[order.index(name) % len(COLOURS)] for name in shown]
-        axes.set_facecolor("#e8e8e8")
-        axes.stackplot(edges, heights, labels=shown, colors=colours, linewidth=0)
+        axes.set_facecolor(GREY)
+        axes.stackplot(edges, heights, labels=shown, colors=colours, alpha=0.85, edgecolor="white", linewidth=0.3)
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="probability", xlabel="time, minutes:seconds")
         axes.set_title(title or os.path.basename(str(frame["path"].iloc[0])))
         axes.xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{value % 60:04.1f}".removesuffix(".0"))
         handles, names = axes.get_legend_handles_labels()
         if frame["emotion"].eq(NO_SPEECH).any():
-            handles.append(axes.fill_between([], [], color="#e8e8e8"))
+            handles.append(axes.fill_between([], [], color=GREY))
             names.append(NO_SPEECH)
         figure.legend(handles[::-1], names[::-1], loc="outside right center")
 

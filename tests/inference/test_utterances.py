@@ -1,0 +1,127 @@
+"""Tables of files against the files one by one."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ser_plugins import load
+from ser_plugins.corpora.synthetic import speak
+from ser_plugins.errors import InputError
+from ser_plugins.inference import batches, embed, files, predict
+from ser_plugins.inference.files import find_files
+
+LABELS = ["neutral", "happy", "sad"]
+BAD = {"empty.wav", "noise.mp3", "silent.wav", "short.wav"}
+
+
+def good(frame):
+    return frame[frame["error"].isna()]
+
+
+@pytest.mark.parametrize("jobs", [0, 2])
+@pytest.mark.parametrize("piece", [1, 5, 256])
+def test_embeddings_are_those_of_each_file_alone(model, clips, monkeypatch, jobs, piece):
+    monkeypatch.setattr(batches, "WINDOW_FILES", piece)
+    frame = embed(model, clips, jobs=jobs)
+    assert list(frame.columns) == ["path", "seconds", "embedding", "error"]
+    assert list(frame["path"]) == find_files([clips])
+    assert {Path(path).name for path in frame["path"][frame["error"].notna()]} == BAD
+    for row in good(frame).itertuples():
+        np.testing.assert_allclose(row.embedding, model.encode_file(row.path)[0, 0], atol=1e-5)
+        assert row.embedding.dtype == np.float32
+
+
+def test_predictions_are_those_of_the_stock_interface(model, clips):
+    frame = good(predict(model, clips))
+    for row in frame.to_dict("records"):
+        scores, best, _, (label,) = model.classify_file(row["path"])
+        np.testing.assert_allclose([row[name] for name in LABELS], scores[0].exp(), atol=1e-5)
+        assert row["emotion"] == label and row["probability"] == pytest.approx(float(best.exp()), abs=1e-5)
+
+
+def test_a_subset_of_the_labels_is_all_there_is(model, clips):
+    frame, whole = good(predict(model, clips, labels=["sad", "neutral"])), good(predict(model, clips))
+    expected = whole[["sad", "neutral"]].div(whole["sad"] + whole["neutral"], axis=0)
+    np.testing.assert_allclose(frame[["sad", "neutral"]], expected, atol=1e-6)
+    assert "happy" not in frame and set(frame["emotion"]) <= {"sad", "neutral"}
+    assert list(frame["emotion"]) == list(expected.idxmax(axis=1))
+
+
+def test_an_unknown_label_is_told_with_those_known(model, clips):
+    with pytest.raises(InputError, match=r"no label 'glad'; it knows neutral, happy, sad$"):
+        predict(model, clips, labels=["happy", "glad"])
+
+
+def test_speech_found_together_is_that_of_each_alone(tmp_path, write_model, caplog):
+    """Silero over many signals at once, of a model whose labels are speakers."""
+    import soundfile
+
+    model = load(write_model(tmp_path / "model", vad="silero", labels=["ann", "bob"], polarity={}), device="cpu")
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        pause = rng.normal(0, 1e-3, round(16000 * rng.uniform(0.2, 1)))
+        samples = np.concatenate([pause, speak(number, number, "angry", number), pause])
+        soundfile.write(tmp_path / f"{number}.wav", samples, 16000)
+    frame = embed(model, tmp_path / "*.wav")
+    assert len(frame) == 6
+    for row in frame.itertuples():
+        np.testing.assert_allclose(row.embedding, model.encode_file(row.path)[0, 0], atol=1e-5)
+    predict(model, tmp_path / "0.wav")
+    assert "are no emotions" in caplog.text
+
+
+def test_files_are_found_once_and_in_order(tmp_path, monkeypatch):
+    for name in ("b/2.wav", "b/10.FLAC", "a.m4a", "b/.hidden.wav", "b/text.txt", "c/3.wav", "c/odd.raw"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")
+    monkeypatch.chdir(tmp_path)
+    assert find_files(["c/3.wav", "b", ".", "c/../gone.wav"]) == [
+        "c/3.wav",
+        "b/10.FLAC",
+        "b/2.wav",
+        "a.m4a",
+        "c/../gone.wav",
+    ]
+    assert find_files(["*/*.wav", "c/odd.raw"]) == ["b/2.wav", "c/3.wav", "c/odd.raw"]
+    (tmp_path / "[x].wav").touch()
+    assert find_files(["[x].wav"]) == ["[x].wav"]
+    (tmp_path / "none").mkdir()
+    for path in ("none", "*.ogg"):
+        with pytest.raises(InputError, match=r"^no (sound )?file"):
+            find_files([path])
+
+
+def test_batches_hold_little_padding():
+    seconds = np.random.default_rng(0).exponential(4, 500).tolist()
+    found = batches.pack(seconds, 60, 16)
+    assert sorted(row for batch in found for row in batch) == list(range(500))
+    padded = [len(batch) * max(seconds[row] for row in batch) for batch in found]
+    assert all(total <= 60 or len(batch) == 1 for batch, total in zip(found, padded, strict=True))
+    assert sum(padded) < 1.2 * sum(seconds)
+    pieces = list(batches.windows(seconds))
+    assert [row for piece in pieces for row in piece] == list(range(500))
+    assert max(len(piece) for piece in pieces) <= 256
+
+
+def test_a_file_that_is_too_long_is_told(model, clips, monkeypatch):
+    monkeypatch.setattr(files, "MAX_SECONDS", 0.5)
+    frame = predict(model, clips)
+    long = frame[frame["seconds"] > 0.5]
+    assert not long.empty and long["emotion"].isna().all()
+    assert long["error"].str.contains("too long|silent").all()
+
+
+def test_names_that_are_no_text_are_kept_readable(model, tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.wav"
+    frame = predict(model, [os.fsdecode(path)])
+    assert frame["path"][0].endswith("/\ufffd.wav") and "missing" in frame["error"][0]
+
+
+def test_random_numbers_of_the_caller_stay(model, clips):
+    state = torch.get_rng_state()
+    embed(model, clips, jobs=1)
+    assert torch.equal(state, torch.get_rng_state())
