@@ -24,7 +24,19 @@ from ser_plugins.files import atomic_write
 from ser_plugins.training.cli import keep_memory
 from ser_plugins.training.fit import commit
 
-CASES = ("step", "pooling", "mining", "svm", "preparation", "epoch", "folds", "memory", "growth", "latency")
+CASES = (
+    "step",
+    "pooling",
+    "mining",
+    "svm",
+    "preparation",
+    "epoch",
+    "folds",
+    "memory",
+    "growth",
+    "inference",
+    "latency",
+)
 RESULTS = Path("benchmarks/results")
 
 

@@ -1,0 +1,75 @@
+"""Embedding a folder of recordings: against a loop over SpeechBrain's own interface, one file after the other."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+
+from ser_plugins import configuration, load
+from ser_plugins.audio.speech import SpeechNormalizer, load_audio, silero, silero_together
+from ser_plugins.hub.folder import inference_yaml, save_model_folder
+from ser_plugins.inference import embed
+from speed.corpus import read_files
+from speed.harness import Row, alternate
+
+FILES, TOGETHER = 1440, 32
+HPARAMS = Path("hparams")
+
+
+def write_model(folder: Path) -> str:
+    """A model folder of S3 at any weights: none changes what a file costs."""
+    tree = configuration.merge(configuration.read(HPARAMS / "s3.yaml"), {"labels": ["happy", "sad"]}, "")
+    built = configuration.build(tree)
+    yaml = inference_yaml(configuration.resolve(tree), HPARAMS / "inference.yaml")
+    save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], ["happy", "sad"])
+    return str(folder)
+
+
+def run() -> Iterator[Row]:
+    """Measure; the embeddings are compared first."""
+    paths = read_files(FILES)
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_model(Path(name) / "model")
+        model = load(folder, device="cpu")
+        stock = EncoderClassifier.from_hparams(folder, savedir=str(Path(name) / "fetched"), run_opts={"device": "cpu"})
+
+        def loop() -> None:
+            for path in paths:
+                stock.classify_file(str(path))
+
+        alone = np.stack([model.encode_file(path)[0, 0].numpy() for path in paths])
+        np.testing.assert_allclose(np.stack(embed(model, paths)["embedding"]), alone, atol=1e-5)
+        own, one, other = alternate(lambda: embed(model, paths, cores), lambda: embed(model, paths), loop, repeats=1)
+    rate = [f"{len(paths) / seconds:.0f} files/s" for seconds in (own, one, other)]
+    case = f"embedding {len(paths)} files"
+    yield Row(f"{case}, {cores} processes that read, against classify_file", rate[0], rate[2], other / own, 5)
+    yield Row(f"{case}, one process, against classify_file", rate[1], rate[2], other / one)
+    yield from parts(paths, model)
+
+
+def parts(paths: list[Path], model: EncoderClassifier) -> Iterator[Row]:
+    """What a file costs: decoding and resampling, finding speech, the network."""
+    chosen, plain = paths[:: max(1, len(paths) // TOGETHER)][:TOGETHER], SpeechNormalizer(vad="none")
+
+    def read() -> list[torch.Tensor]:
+        found = [load_audio(path) for path in chosen]
+        return [plain(torch.from_numpy(samples), rate) for samples, rate in found]
+
+    signals = sorted(read(), key=len)
+    normalizer = SpeechNormalizer()
+    speech = [normalizer.remove_silence(signal) for signal in signals]
+    reading, together, alone, network = alternate(
+        read,
+        lambda: silero_together(signals),
+        lambda: [silero(signal) for signal in signals],
+        lambda: [model.encode_batch(signal[None]) for signal in speech],
+        repeats=3,
+    )
+    cost = [f"{1000 * seconds / len(chosen):.1f} ms a file" for seconds in (reading, together, alone, network)]
+    yield Row(f"Silero VAD, {len(chosen)} files at once against one by one", cost[1], cost[2], alone / together)
+    yield Row("network alone, against all that precedes it in classify_file", cost[3], f"{cost[0]} + {cost[2]}")
