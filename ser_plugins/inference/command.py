@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,77 +18,105 @@ from tqdm import tqdm
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.inference.batches import choose_labels
-from ser_plugins.inference.files import find_files, header_seconds
+from ser_plugins.inference.files import find_files, header_seconds, readable
 from ser_plugins.inference.table import Part, identity_of
 from ser_plugins.inference.timeline import describe_recording, timeline_figure
 from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
-from ser_plugins.training.cli import keep_memory
+from ser_plugins.training.cli import keep_memory, return_memory
 
 logger = logging.getLogger(__name__)
 
 
 def predictions(given: argparse.Namespace) -> None:
     """Print or write what each file expresses."""
+    keep_memory()
     model, files = _prepare(given)
     schema, rows = prediction_rows(model, _labels(given))
-    describe = partial(describe_files, model, files, schema, rows, given.jobs, given.batch_seconds)
+
+    def describe(part: Part | None = None) -> Iterator[pa.RecordBatch]:
+        done = part.pieces if part else 0
+        return describe_files(model, files, schema, rows, given.jobs, given.batch_seconds, done)
+
     if given.output is None:
         table = pa.Table.from_batches(describe(), schema).to_pandas()
         _print(table[["path", "seconds", "emotion", "probability", "error"]])
         _tell(len(files), table["error"].dropna().tolist())
     else:
-        _write(given, model, files, schema, describe, schema.names, given.batch_seconds)
+        _write(given, model, files, schema, describe, "predict", schema.names, given.batch_seconds)
 
 
 def embeddings(given: argparse.Namespace) -> None:
     """Write the embedding of each file."""
+    keep_memory()
     model, files = _prepare(given)
     schema, rows = embedding_rows()
-    describe = partial(describe_files, model, files, schema, rows, given.jobs, given.batch_seconds)
+
+    def describe(part: Part) -> Iterator[pa.RecordBatch]:
+        return describe_files(model, files, schema, rows, given.jobs, given.batch_seconds, part.pieces)
+
     _write(given, model, files, schema, describe, "embed", given.batch_seconds)
 
 
 def timelines(given: argparse.Namespace) -> None:
     """Print or write the windows of each recording; with a table goes a figure of each."""
+    return_memory()
     model, files = _prepare(given)
     labels, _ = choose_labels(model, _labels(given))
     columns = {"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "emotion": pa.string()}
     schema = pa.schema({**columns, **dict.fromkeys(labels, pa.float64()), "error": pa.string()})
-    figures = _figure_paths(given.output, files) if given.output else [None] * len(files)
+    figures = _figure_paths(given.output, files) if given.output else []
 
-    def describe(done: int = 0) -> Iterator[pa.RecordBatch]:
-        whole = list(zip(files, figures, strict=True))
-        for path, figure in tqdm(whole[done:], total=len(whole), initial=done, unit="recording"):
-            try:
-                frame = _whole(path, describe_recording(model, path, given.window, given.hop, labels))
-                if figure:
-                    timeline_figure(frame, figure)
-            except InputError as error:
-                frame = pd.DataFrame({"path": [path], "error": [str(error)]}).reindex(columns=schema.names)
-            (piece,) = pa.Table.from_pandas(frame, schema, preserve_index=False).combine_chunks().to_batches()
-            yield piece
+    def describe(part: Part | None = None) -> Iterator[pa.RecordBatch]:
+        done, failed = _recordings_done(part) if part else (Counter(), set())
+        for number, path in enumerate(tqdm(files, unit="recording")):
+            name = readable(path)
+            if name not in failed:
+                windows = partial(describe_recording, model, path, given.window, given.hop, labels, done[name])
+                yield from _pieces(path, windows, schema)
+            if part:
+                _draw(part, name, figures[number])
 
     if given.output is None:
         table = pa.Table.from_batches(describe(), schema).to_pandas()
         _print(table)
         _tell(len(files), table["error"].dropna().tolist())
     else:
-        _write(given, model, files, schema, describe, schema.names, given.window, given.hop)
+        _write(given, model, files, schema, describe, "timeline", schema.names, given.window, given.hop)
 
 
-def _whole(path: str, pieces: Iterator[pd.DataFrame]) -> pd.DataFrame:
-    """Put the windows of a recording together, while telling how far it is."""
+def _recordings_done(part: Part) -> tuple[Counter[str], set[str]]:
+    """Count the pieces that each recording has; name those that failed, which have no more."""
+    rows = [(piece["path"][0].as_py(), piece["error"][0].as_py()) for piece in part.rows()]
+    return Counter(path for path, _ in rows), {path for path, error in rows if error}
+
+
+def _pieces(path: str, windows: Callable[[], Iterator[pd.DataFrame]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the windows of a recording, while telling how far it is, or why it has none."""
     (total,) = header_seconds([path])
-    found = []
     with tqdm(total=round(total), desc=Path(path).name, unit="s", leave=False) as progress:
-        for piece in pieces:
-            found.append(piece)
-            progress.update(round(piece["end"].iloc[-1]) - progress.n)
-    return pd.concat(found, ignore_index=True).assign(error=None)
+        try:
+            for frame in windows():
+                yield _record_batch(frame.assign(error=None), schema)
+                progress.update(round(frame["end"].iloc[-1]) - progress.n)
+        except InputError as error:
+            row = pd.DataFrame({"path": [readable(path)], "error": [readable(str(error))]})
+            yield _record_batch(row.reindex(columns=schema.names), schema)
+
+
+def _record_batch(frame: pd.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
+    (batch,) = pa.Table.from_pandas(frame, schema, preserve_index=False).combine_chunks().to_batches()
+    return batch
+
+
+def _draw(part: Part, name: str, figure: Path) -> None:
+    """Draw the timeline of a recording from its pieces, if it has any."""
+    own = [piece for piece in part.rows() if piece["path"][0].as_py() == name]
+    frame = pa.Table.from_batches(own).to_pandas().dropna(subset="start").drop(columns="error")
+    if len(frame):
+        timeline_figure(frame, figure)
 
 
 def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]:
-    keep_memory()
     paths = [line for path in given.paths for line in (sys.stdin.read().splitlines() if path == "-" else [path])]
     files = find_files(path for path in paths if path)
     if not files:
@@ -114,14 +143,14 @@ def _write(
     model: UtteranceClassifier,
     files: list[str],
     schema: pa.Schema,
-    describe: Any,
+    describe: Callable[[Part], Iterator[pa.RecordBatch]],
     *facts: Any,
 ) -> None:
     """Write a table piece by piece, after the pieces that are there."""
     settings = [model.checksum, model.device, model.hparams.audio_normalizer.settings(), *facts]
     with disk_full_told(given.output.parent):
         part = Part(given.output, schema, identity_of(settings, files))
-        for piece in describe(done=part.pieces):
+        for piece in describe(part):
             part.append(piece)
         errors = [error for piece in part.rows() for error in piece.column("error").to_pylist() if error]
         part.finish()

@@ -77,6 +77,11 @@ def _expand(path: str) -> list[str]:
     return [path]
 
 
+def readable(name: str) -> str:
+    """Replace the bytes of a name that are no UTF-8: tables take none."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def header_seconds(paths: Sequence[str]) -> list[float]:
     """Tell the length of each file by its header; 0 where it cannot be told: reading it will tell why."""
     with ThreadPoolExecutor() as pool:

@@ -17,6 +17,7 @@ from ser_plugins.audio.speech import MIN_SECONDS, Samples, join, stream_audio
 from ser_plugins.corpora.files import SILENCE
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import choose_labels, classify, embed_speech
+from ser_plugins.inference.files import readable
 from ser_plugins.report.figures import COLOURS, EMOTIONS, styled
 
 NO_SPEECH = "silence"
@@ -67,16 +68,17 @@ def describe_recording(
     window: float = 3.0,
     hop: float = 1.0,
     labels: Sequence[str] | None = None,
+    done: int = 0,
 ) -> Iterator[pd.DataFrame]:
-    """Yield the rows of `timeline`, some windows at a time, so that a recording may be of any length."""
+    """Yield the rows of `timeline`, some windows at a time, after the first ``done`` of these pieces."""
     if not MIN_SECONDS <= window <= 600 or not 0.01 <= hop <= 600:
         raise InputError(f"window of {window} s, hop of {hop} s: give 0.1 to 600 s and 0.01 to 600 s")
     chosen, classes = choose_labels(model, labels)
-    stream = slide(path, window, hop)
+    stream = islice(slide(path, window, hop), done * TOGETHER, None)
     while pieces := list(islice(stream, TOGETHER)):
         speech = _speech(model, path, pieces)
         frame = pd.DataFrame(
-            {"path": os.fspath(path), "start": [p.start for p in pieces], "end": [p.end for p in pieces]}
+            {"path": readable(os.fspath(path)), "start": [p.start for p in pieces], "end": [p.end for p in pieces]}
         )
         frame["emotion"] = NO_SPEECH
         frame[chosen] = np.nan

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ser_plugins.inference.batches import BATCH_SECONDS, choose_labels, classify, embed_speech, pack, windows
-from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups
+from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups, readable
 from ser_plugins.metric.wheel import WHEEL
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,9 @@ def describe_files(
 def _record_batch(schema: pa.Schema, paths: Sequence[str], clips: Sequence[Clip], columns: Columns) -> pa.RecordBatch:
     given = [row for row, clip in enumerate(clips) if clip.speech is not None]
     full: Columns = {
-        "path": [_text(path) for path in paths],
+        "path": [readable(path) for path in paths],
         "seconds": [clip.seconds if clip.error is None or clip.seconds else None for clip in clips],
-        "error": [clip.error and _text(clip.error) for clip in clips],
+        "error": [clip.error and readable(clip.error) for clip in clips],
     }
     for name in set(schema.names) - set(full):
         values: list[Any] = [None] * len(clips)
@@ -112,11 +112,6 @@ def _record_batch(schema: pa.Schema, paths: Sequence[str], clips: Sequence[Clip]
             values[row] = value
         full[name] = values
     return pa.record_batch([pa.array(full[field.name], field.type) for field in schema], schema=schema)
-
-
-def _text(name: str) -> str:
-    """Replace the bytes of a name that are no UTF-8: tables take none."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def predict(

@@ -236,28 +236,33 @@ def test_timelines_are_a_table_and_a_figure_each(call, tmp_path):
     assert set(os.listdir(tmp_path / "out")) == figures | {"all.jsonl"}
 
 
-def test_timelines_that_were_killed_go_on(call, tmp_path, monkeypatch):
+@pytest.mark.parametrize("messages", [2, 4, 6])
+def test_timelines_that_were_killed_go_on(call, tmp_path, monkeypatch, messages):
     for number in range(3):
-        samples = np.random.default_rng(number).normal(0, 0.1, 16000 * 4)
+        samples = np.random.default_rng(number).normal(0, 0.1, 16000 * 5)
         soundfile.write(tmp_path / f"{number}.wav", samples, 16000)
-    words = [tmp_path / "*.wav", "--timeline", "--output", tmp_path / "table.csv"]
+    (tmp_path / "1.wav").write_text("no sound")
+    words = [tmp_path / "*.wav", "--timeline", "--output", tmp_path / "table.csv", "--window", "0.5", "--hop", "0.1"]
     call("predict", *words)
     whole = (tmp_path / "table.csv").read_bytes()
+    assert len(whole.splitlines()) == 1 + 46 + 1 + 46
     (tmp_path / "table.csv").unlink()
+    (tmp_path / "table-2.png").unlink()
+    write, written = table.Part._write, []
+
+    def spoiled(part, message):
+        written.append(message)
+        write(part, message)
+        if len(written) == messages:
+            die()
+
     with monkeypatch.context() as patch:
-        patch.setattr("ser_plugins.inference.command.describe_recording", _dying_at("2.wav"))
+        patch.setattr(table.Part, "_write", spoiled)
         killed(call, "predict", *words)
-    monkeypatch.setattr("ser_plugins.inference.command.describe_recording", _dying_at("0.wav"))
+    monkeypatch.setattr(
+        table.Part, "append", lambda part, piece: (written.append(piece), write(part, piece.serialize()))
+    )
     call("predict", *words)
     assert (tmp_path / "table.csv").read_bytes() == whole
-
-
-def _dying_at(name):
-    from ser_plugins.inference.timeline import describe_recording
-
-    def describe(model, path, *more):
-        if path.endswith(name):
-            die()
-        return describe_recording(model, path, *more)
-
-    return describe
+    assert len(written) == 1 + 2 + 1 + 2 - messages  # the columns and the pieces that were there
+    assert (tmp_path / "table-2.png").exists()
