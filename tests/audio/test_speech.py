@@ -257,3 +257,21 @@ def test_webrtc_without_its_package_says_what_to_install(spoken, monkeypatch):
     for use in (lambda vad: vad(spoken[0], 16000), lambda vad: vad.settings()):
         with pytest.raises(InputError, match="pip install webrtcvad-wheels"):
             use(SpeechNormalizer(vad="webrtc"))
+
+
+def test_speech_of_many_signals_is_that_of_each(spoken):
+    """Of lengths that do and do not end with a frame of the detector."""
+    long, _ = spoken
+    signals = [
+        long[start : start + size] for start, size in ((0, 512 * 60), (9000, 30001), (20000, 512), (0, len(long)))
+    ]
+    signals.append(torch.zeros(8000))
+    assert speech.silero_together(signals) == [speech.silero(signal) for signal in signals]
+    assert speech.silero_together([]) == []
+
+
+def test_a_signal_near_a_threshold_is_heard_alone(spoken, monkeypatch):
+    heard = []
+    monkeypatch.setattr(speech, "NEAR", 2.0)
+    monkeypatch.setattr(speech, "silero", lambda signal: heard.append(signal) or [(0, 1)])
+    assert speech.silero_together([spoken[0], spoken[0][:9000]]) == [[(0, 1)]] * 2 and len(heard) == 2

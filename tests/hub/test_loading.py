@@ -259,3 +259,15 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(InputError, match=r"no folder user/name, and the Hub does not give it either: no network$"):
         load("user/name")
+
+
+def test_the_checksum_is_that_of_the_model(folder, copy, tmp_path):
+    assert load(folder).checksum == load(copy).checksum != load(write(tmp_path / "s3", "s3")).checksum
+    change(copy, lambda config: config["labels"].reverse())
+    assert load(copy).checksum != load(folder).checksum
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there_is_told(folder, device):
+    with pytest.raises(InputError, match=f"no device {device}; give cpu"):
+        load(folder, device=device)

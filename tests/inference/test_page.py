@@ -1,0 +1,39 @@
+"""The page on inference says what is true."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_plugins.commands import main
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs(model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model_folder, "results/S5/demo/1/fold1/model")
+    rng = np.random.default_rng(0)
+    for name in ("clips/a.wav", "clips/b/c.wav", "more/one.wav", "interview.wav"):
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
+        soundfile.write(name, rng.normal(0, 0.1, 64000), 16000)
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], names)
+    assert len(names["table"]) == 3 and len(names["vectors"]) == 2 and len(names["frame"]) == 2
+    assert Path("interview.png").exists()
+
+
+def test_options_exist(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    known = capsys.readouterr().out
+    assert [option for option in re.findall(r"--\w+", PAGE) if option not in known] == []
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGE))
+def test_links_lead_somewhere(target):
+    assert (ROOT / "docs" / target).exists()
