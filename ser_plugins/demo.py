@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -17,11 +18,13 @@ from ser_plugins.hub.embedding_map import MAP, EmbeddingMap
 from ser_plugins.hub.folder import CONFIG, WEIGHTS
 from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.hub.source import find_folder
+from ser_plugins.inference.timeline import draw_timeline, timeline
 from ser_plugins.report.figures import COLOURS, STYLE
 
 if TYPE_CHECKING:
     import gradio
 
+SLIDING = 2.0, 0.5  # seconds of a window and a step: clips are short
 ABOUT = """# Speech emotion
 
 `{source}`
@@ -73,22 +76,20 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
                 clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Clip")
                 shown = [gr.Label(label="Emotion")]
             with gr.Column():
-                shown.append(gr.Plot(show_label=False))
-                if places is not None:
-                    shown.append(gr.Plot(show_label=False))
+                shown += [gr.Plot(show_label=False) for _ in range(2 if places is None else 3)]
         clip.change(hear, clip, shown)
     return app
 
 
 def analyse(model: UtteranceClassifier, places: EmbeddingMap | None, path: str | Path) -> list[Any]:
-    """Hear a sound file: probability of each emotion, spectrogram, and its place where there are others."""
+    """Hear a sound file: probability of each emotion, spectrogram, emotion over time, and its place among others."""
     speech = model.load_audio(path)
     with torch.no_grad():
         embedding = model.encode_batch(speech[None])
         scores = model.mods.classifier(embedding).squeeze().exp().tolist()
     labels = model.hparams.label_encoder.ind2lab
     probabilities = {labels[i]: score for i, score in enumerate(scores)}
-    figures = [spectrogram_figure(speech.cpu())]
+    figures = [spectrogram_figure(speech.cpu()), time_figure(timeline(model, path, *SLIDING))]
     if places is not None:
         figures.append(place_figure(places, embedding.squeeze().cpu().numpy()))
     return [probabilities, *figures]
@@ -103,6 +104,14 @@ def spectrogram_figure(speech: Tensor) -> Figure:
         end, top = len(speech) / 16000, float(decibels.max())
         axes.imshow(decibels.T, origin="lower", aspect="auto", extent=(0, end, 0, 8), vmin=top - 80, cmap="cividis")
         axes.set(xlabel="seconds of speech, silence removed", ylabel="kHz", title="Spectrogram")
+    return figure
+
+
+def time_figure(frame: pd.DataFrame) -> Figure:
+    """Draw emotion over time, as `ser_plugins.inference.timeline` tells it."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6, 2.6), layout="constrained")
+        draw_timeline(figure, frame, "Emotion over time")
     return figure
 
 

@@ -64,8 +64,8 @@ def test_probabilities_are_those_of_the_model(folder, clip):
     log_probabilities, _, _, [best] = model.classify_file(str(clip))
     assert list(probabilities) == LABELS and max(probabilities, key=probabilities.get) == best
     assert list(probabilities.values()) == pytest.approx(log_probabilities.exp().flatten().tolist(), abs=1e-6)
-    assert len(figures) == 2
-    assert len(analyse(model, None, clip)) == 2  # no map, no place
+    assert len(figures) == 3
+    assert len(analyse(model, None, clip)) == 3  # no map, no place
 
 
 def test_without_gradio_it_says_what_to_install(folder, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_browser_hears_a_dropped_clip(folder, server, clip, tmp_path):
         page.goto(server)
         page.set_input_files("input[type=file]", clip)
         expect(page.get_by_test_id("label-output-value")).to_have_text(best, timeout=60_000)
-        expect(page.get_by_test_id("matplotlib")).to_have_count(2, timeout=60_000)
+        expect(page.get_by_test_id("matplotlib")).to_have_count(3, timeout=60_000)
         bad = tmp_path / "bad.wav"
         bad.write_bytes(b"no sound at all")
         page.get_by_label("Clear").click()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins.audio.speech import MIN_SECONDS, Samples, join, stream_audio
@@ -167,25 +168,29 @@ def timeline_figure(frame: pd.DataFrame, path: str | os.PathLike[str], title: st
     >>> frame = pd.DataFrame({**rows, "happy": [0.2, None, 0.9], "sad": [0.8, None, 0.1]})
     >>> timeline_figure(frame, getfixture("tmp_path") / "talk.png")
     """
+    with styled(Path(path), 9, 2.9) as figure:
+        draw_timeline(figure, frame, title or os.path.basename(str(frame["path"].iloc[0])))
+
+
+def draw_timeline(figure: Figure, frame: pd.DataFrame, title: str) -> None:
+    """Draw emotion over time into a figure; see `timeline_figure`."""
     numbers = frame.select_dtypes("number").drop(columns=["start", "end"])
     # More would have no colour of their own: those of most weight are drawn.
     shown = [str(name) for name in numbers.mean().nlargest(len(COLOURS)).index]
     order = list(dict.fromkeys([*EMOTIONS, *numbers.columns.astype(str)]))
     shown.sort(key=order.index)
     edges, heights = _plateaus(frame, numbers[shown])
-    with styled(Path(path), 9, 2.9) as figure:
-        axes = figure.subplots()
-        colours = [COLOURS[order.index(name) % len(COLOURS)] for name in shown]
-        axes.set_facecolor(GREY)
-        axes.stackplot(edges, heights, labels=shown, colors=colours, alpha=0.85, edgecolor="white", linewidth=0.3)
-        axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="probability", xlabel="time, minutes:seconds")
-        axes.set_title(title or os.path.basename(str(frame["path"].iloc[0])))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{value % 60:04.1f}".removesuffix(".0"))
-        handles, names = axes.get_legend_handles_labels()
-        if frame["emotion"].eq(NO_SPEECH).any():
-            handles.append(axes.fill_between([], [], color=GREY))
-            names.append(NO_SPEECH)
-        figure.legend(handles[::-1], names[::-1], loc="outside right center")
+    axes = figure.subplots()
+    colours = [COLOURS[order.index(name) % len(COLOURS)] for name in shown]
+    axes.set_facecolor(GREY)
+    axes.stackplot(edges, heights, labels=shown, colors=colours, alpha=0.85, edgecolor="white", linewidth=0.3)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="probability", xlabel="time, minutes:seconds", title=title)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{value % 60:04.1f}".removesuffix(".0"))
+    handles, names = axes.get_legend_handles_labels()
+    if frame["emotion"].eq(NO_SPEECH).any():
+        handles.append(axes.fill_between([], [], color=GREY))
+        names.append(NO_SPEECH)
+    figure.legend(handles[::-1], names[::-1], loc="outside right center")
 
 
 def _plateaus(frame: pd.DataFrame, numbers: pd.DataFrame) -> tuple[Any, Any]:
