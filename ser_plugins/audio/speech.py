@@ -246,10 +246,15 @@ def _aac_blocks(path: str | Path) -> Iterator[tuple[Samples, int]]:
         raise ValueError("no audio in it")
 
 
-def normalize_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:
-    """Read a sound file and normalise it; an error names the file."""
+def convert_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:
+    """Read a sound file and convert it, silence and all; an error names the file."""
     samples, rate = load_audio(path)
     try:
-        return normalizer(torch.from_numpy(samples), rate)
+        return normalizer.convert(torch.from_numpy(samples), rate)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def normalize_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:
+    """Read a sound file and normalise it; an error names the file."""
+    return normalizer.remove_silence(convert_file(path, normalizer))

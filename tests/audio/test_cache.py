@@ -47,6 +47,18 @@ def test_results_are_the_normalizers_in_the_order_of_the_paths(tmp_path, clips, 
     check(prepare([str(path) for path in reversed(clips)], PLAIN, str(cache), workers), clips[::-1])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_speech_that_is_found_together_is_that_of_each_file(tmp_path, workers):
+    """Bursts of noise, which Silero takes for speech, and silence, of all lengths."""
+    random, paths = np.random.default_rng(0), []
+    for number in range(12):
+        parts = [random.normal(scale=0.1 * (n % 2), size=random.integers(4000, 20000)) for n in range(1 + number % 5)]
+        paths.append(tmp_path / f"{number}.wav")
+        sf.write(paths[-1], np.concatenate(parts), 16000)
+    normalizer = SpeechNormalizer()
+    check(prepare(paths, normalizer, tmp_path / "cache", workers), paths, normalizer)
+
+
 def test_one_content_is_prepared_once(tmp_path, clips):
     cache = tmp_path / "cache"
     prepared = prepare(clips, PLAIN, cache, 1)
@@ -61,8 +73,8 @@ def test_what_is_there_is_not_computed_again(tmp_path, clips, monkeypatch):
     for path in prepared:
         os.utime(path, (1, 1))
     normalized = []
-    call = SpeechNormalizer.__call__
-    monkeypatch.setattr(SpeechNormalizer, "__call__", lambda *args: normalized.append(args) or call(*args))
+    convert = SpeechNormalizer.convert
+    monkeypatch.setattr(SpeechNormalizer, "convert", lambda *args: normalized.append(args) or convert(*args))
     again = prepare(clips, PLAIN, cache, 1)
     assert again[:3] == prepared
     assert [path.stat().st_mtime == 1 for path in again] == [True, True, True, False, True]
