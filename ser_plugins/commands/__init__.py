@@ -34,6 +34,8 @@ def main(words: Sequence[str] | None = None) -> None:
         module.add_arguments(one)
     given = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("speechbrain.utils.quirks", "httpx"):  # they tell of every start and every request
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         given.run(given)
     except InputError as error:
