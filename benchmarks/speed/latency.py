@@ -23,7 +23,7 @@ from ser_plugins.hub.onnx import Network, export
 from speed.harness import Row, alternate, milliseconds, timings
 from speed.step import LABELS
 
-SAMPLES, REPEATS, STARTS = 48000, 200, 10
+SAMPLES, REPEATS, STARTS = 48000, 200, 5
 OURS = """
 audio_normalizer: !new:ser_plugins.SpeechNormalizer
 compute_features: !new:ser_plugins.Spectrogram
