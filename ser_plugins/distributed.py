@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 from typing import Any
 
@@ -25,6 +26,14 @@ def join(options: Any) -> Any:
         options = dataclasses.replace(options, distributed_backend="gloo", overridden_args=given)
     ddp_init_group(options)
     return options
+
+
+def leave() -> None:
+    """Part from the other processes, once all are done: one that just ends may be aborted, or abort the others."""
+    if rank_and_size()[1] > 1:
+        torch.distributed.barrier()
+        gc.collect()  # what was trained holds the group, whose threads must end before Python does
+        torch.distributed.destroy_process_group()
 
 
 def rank_and_size() -> tuple[int, int]:

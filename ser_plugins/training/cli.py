@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ser_plugins.distributed import join, rank_and_size
+from ser_plugins.distributed import join, leave, rank_and_size
 from ser_plugins.errors import InputError
 from ser_plugins.training.recipe import Recipe
 
@@ -52,6 +52,8 @@ def start(run: Callable[[Recipe], Path]) -> tuple[Recipe, Path]:
         folder = run(recipe)
     except InputError as error:
         sys.exit(f"error: {error}")
-    if rank_and_size()[0]:
+    rank, _ = rank_and_size()
+    leave()
+    if rank:
         sys.exit()
     return recipe, folder

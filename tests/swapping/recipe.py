@@ -102,21 +102,25 @@ def train(brain):
     return brain
 
 
-def main(name, block, output):
-    """Train in several processes, and make sure that they end with the same weights."""
-    torch.set_num_threads(1)
-    _, options, _ = sb.parse_arguments(["none.yaml"])
-    options = distributed.join(options)
+def agree(name, block, output, options):
+    """Train in several processes, make sure that they end with the same weights, and return the loss."""
     brain = train(prepare(name, Path(block).read_text(encoding="utf-8"), output, options, number_of_epochs=1))
     for weight, value in brain.modules.embedding_model.state_dict().items():
         first = value.clone()
         torch.distributed.broadcast(first, 0)
         assert torch.equal(first, value), weight
+    return brain.losses[0]
+
+
+def main(name, block, output):
+    """Train in several processes."""
+    torch.set_num_threads(1)
+    _, options, _ = sb.parse_arguments(["none.yaml"])
+    loss = agree(name, block, output, distributed.join(options))
     assert torch.distributed.get_world_size() == 2
     if torch.distributed.get_rank() == 0:
-        print(f"loss {brain.losses[0]}")
-    torch.distributed.barrier()  # gloo aborts a process whose partner is gone
-    torch.distributed.destroy_process_group()
+        print(f"loss {loss}")
+    distributed.leave()
 
 
 if __name__ == "__main__":
