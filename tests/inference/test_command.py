@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,8 @@ def test_a_process_killed_from_outside_goes_on(model_folder, call, tmp_path):
     outputs = [tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "ser_plugins", *words, "--output", str(outputs[0])]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+    silent = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    process = subprocess.Popen(command, **silent, env=environment, start_new_session=True)
     part = tmp_path / "killed.jsonl.part"
     while process.poll() is None and not (part.exists() and part.stat().st_size > 10000):
         time.sleep(0.01)
@@ -144,6 +146,8 @@ def test_a_process_killed_from_outside_goes_on(model_folder, call, tmp_path):
         call(*words, "--output", output)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert len(outputs[0].read_text().splitlines()) == 700
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # those that read may outlive it
 
 
 @pytest.mark.parametrize("change", ["model", "labels", "file", "files", "batch"])
