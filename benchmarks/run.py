@@ -57,6 +57,13 @@ def describe(facts: dict[str, Any]) -> str:
     return f"{others}; {versions}."
 
 
+def command(words: list[str]) -> str:
+    """Write the command line, without the folders of this machine."""
+    folders = [before.endswith("_folder") for before in ["", *words]]
+    named = ["FOLDER" if folder else word for word, folder in zip(words, folders, strict=False)]
+    return shlex.join(["python", *named])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all where none is given")
@@ -74,7 +81,7 @@ def main() -> None:
         print(f"{name} …", flush=True)
         rows = list(importlib.import_module(f"speed.{name}").run())
         print(table(rows), flush=True)
-        facts = {**machine(), "commit": commit(), "command": shlex.join(["python", *sys.argv])}
+        facts = {**machine(), "commit": commit(), "command": command(sys.argv)}
         found[name] = {"machine": facts, "rows": [dataclasses.asdict(row) for row in rows]}
         text = "\n\n".join(
             f"## {name}\n\n{table([Row(**row) for row in found[name]['rows']])}\n\n{describe(found[name]['machine'])}"

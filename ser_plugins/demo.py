@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -18,6 +17,7 @@ from ser_plugins.hub.embedding_map import MAP, EmbeddingMap
 from ser_plugins.hub.folder import CONFIG, WEIGHTS
 from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.hub.source import find_folder
+from ser_plugins.inference.batches import choose_labels, classify, embed_speech
 from ser_plugins.inference.timeline import draw_timeline, timeline
 from ser_plugins.report.figures import COLOURS, STYLE
 
@@ -84,14 +84,12 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
 def analyse(model: UtteranceClassifier, places: EmbeddingMap | None, path: str | Path) -> list[Any]:
     """Hear a sound file: probability of each emotion, spectrogram, emotion over time, and its place among others."""
     speech = model.load_audio(path)
-    with torch.no_grad():
-        embedding = model.encode_batch(speech[None])
-        scores = model.mods.classifier(embedding).squeeze().exp().tolist()
-    labels = model.hparams.label_encoder.ind2lab
-    probabilities = {labels[i]: score for i, score in enumerate(scores)}
+    embedding = embed_speech(model, [speech])
+    labels, classes = choose_labels(model, None)
+    probabilities = dict(zip(labels, classify(model, embedding, classes)[0].tolist(), strict=True))
     figures = [spectrogram_figure(speech.cpu()), time_figure(timeline(model, path, *SLIDING))]
     if places is not None:
-        figures.append(place_figure(places, embedding.squeeze().cpu().numpy()))
+        figures.append(place_figure(places, embedding[0].numpy()))
     return [probabilities, *figures]
 
 

@@ -56,3 +56,56 @@ def write_ssl() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+LABELS = ["neutral", "happy", "sad"]
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Any]:
+    """Maker of tiny networks of any weights and statistics: strategy, seed, settings.
+
+    It returns what the YAML builds, and the YAML of the model folder.
+    """
+    import torch
+
+    from ser_plugins import configuration
+    from ser_plugins.hub.folder import inference_yaml, self_contained
+    from ser_plugins.models.batchnorm import MaskedBatchNorm
+
+    hparams = Path(__file__).parents[1] / "hparams"
+
+    def make(strategy: str = "s1", seed: int = 1, labels: list[str] = LABELS, **settings: Any) -> Any:
+        polarity = {label: ("positive", "negative")[i % 2] for i, label in enumerate(labels[1:])}
+        tiny = {"labels": labels, "polarity": polarity, "vad": "none", "embedding_size": 12}
+        if strategy not in {"ssl", "s5_thin"}:  # which have networks of their own
+            tiny |= {"channels": [4, 4, 8, 8], "descriptor_size": 8}
+        tree = configuration.merge(configuration.read(hparams / f"{strategy}.yaml"), {**tiny, **settings}, "")
+        torch.manual_seed(seed)
+        built = configuration.build(tree)
+        for module in built["embedding_model"].modules():
+            if isinstance(module, MaskedBatchNorm):
+                torch.nn.init.normal_(module.running_mean, std=0.2)
+                torch.nn.init.uniform_(module.running_var, 0.5, 2)
+        if hasattr(built["classifier"], "fit"):
+            part = torch.randn(40, 1, 80 if strategy == "bhavan" else 12), torch.arange(40) % len(labels)
+            built["classifier"].fit(*part, *part)
+        elif hasattr(built["classifier"], "linear"):
+            torch.nn.init.normal_(built["classifier"].linear.weight)
+        resolved = self_contained(configuration.resolve(tree), built["embedding_model"])
+        return built, inference_yaml(resolved, hparams / "inference.yaml")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_model(tiny_model: Callable[..., Any]) -> Callable[..., Path]:
+    """Writer of model folders: folder, and what `tiny_model` takes."""
+    from ser_plugins.hub.folder import save_model_folder
+
+    def write(folder: Path, *kind: Any, labels: list[str] = LABELS, **settings: Any) -> Path:
+        built, yaml = tiny_model(*kind, labels=labels, **settings)
+        save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], labels)
+        return folder
+
+    return write

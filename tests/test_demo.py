@@ -6,34 +6,24 @@ import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from ser_plugins import configuration, load
+from ser_plugins import load
 from ser_plugins.demo import analyse
 from ser_plugins.errors import InputError
 from ser_plugins.hub.embedding_map import EmbeddingMap
-from ser_plugins.hub.folder import inference_yaml, save_model_folder
 
 CHROMIUM = shutil.which("chromium")
-HPARAMS = Path(__file__).parents[1] / "hparams"
 LABELS = ["neutral", "happy", "sad"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A model folder of a tiny network of random weights, with a map."""
-    folder = tmp_path_factory.mktemp("demo") / "model"
-    tiny = {"labels": LABELS, "vad": "none", "channels": [4, 4, 8, 8], "descriptor_size": 8, "embedding_size": 12}
-    tree = configuration.merge(configuration.read(HPARAMS / "s1.yaml"), tiny, "")
-    torch.manual_seed(1)
-    built = configuration.build(tree)
-    yaml = inference_yaml(configuration.resolve(tree), HPARAMS / "inference.yaml")
-    save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], LABELS)
+def folder(tmp_path_factory, write_model):
+    """A model folder of a tiny network, with a map."""
+    folder = write_model(tmp_path_factory.mktemp("demo") / "model")
     embeddings = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
     EmbeddingMap.fit(embeddings, LABELS * 10).save(folder)
     return folder

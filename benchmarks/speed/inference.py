@@ -10,13 +10,13 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins import configuration, load
-from ser_plugins.audio.speech import SpeechNormalizer, load_audio, silero, silero_together
+from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, load_audio, silero, silero_together
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.inference import embed
 from speed.corpus import read_files
 from speed.harness import Row, alternate
 
-FILES, TOGETHER = 1440, 32
+FILES = 1440
 HPARAMS = Path("hparams")
 
 

@@ -14,11 +14,9 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ser_plugins.audio.speech import SpeechNormalizer, convert_file, join
+from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, convert_file, join
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
-
-TOGETHER = 32  # files at a time; more are no faster
 
 
 def prepare(

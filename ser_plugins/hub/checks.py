@@ -21,7 +21,7 @@ from ser_plugins.hub.reference import REFERENCE, Values, compare, respond
 
 logger = logging.getLogger(__name__)
 FILES = (HYPERPARAMS, "embedding_model.ckpt", "classifier.ckpt", "label_encoder.ckpt", CONFIG, WEIGHTS)
-MODULES = {"compute_features", "mean_var_norm", "embedding_model", "classifier"}
+MODULES = set(SECTIONS) - {"audio_normalizer"}
 KEYS = {*SECTIONS, "modules", "label_encoder", "pretrainer"}
 STOCK = ("speechbrain.dataio.encoder.CategoricalEncoder", "speechbrain.utils.parameter_transfer.Pretrainer")
 TAGS: set[str | None] = {"!ref", "!apply:builtins.len", *(f"!new:{name}" for name in (*CLASSES, *STOCK))}

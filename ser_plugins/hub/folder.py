@@ -99,10 +99,11 @@ def save_model_folder(
         torch.save(embedding_model.state_dict(), part / "embedding_model.ckpt")
         torch.save(classifier.state_dict(), part / "classifier.ckpt")
         label_encoder(labels).save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
-        plain = _plain(part, trained(embedding_model, classifier).state_dict(), labels)
+        tree = configuration.read(part / HYPERPARAMS)
+        plain = _plain(part, tree, trained(embedding_model, classifier).state_dict(), labels)
         config = {"speechbrain_interface": "EncoderClassifier", **plain}
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        _write_reference(part, embedding_model, classifier)
+        _write_reference(part, tree, embedding_model, classifier)
         part.chmod(0o755)
         if folder.is_dir():
             os.replace(folder, old)
@@ -116,9 +117,10 @@ def save_model_folder(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _plain(folder: Path, weights: Mapping[str, Tensor], labels: Sequence[str]) -> dict[str, Any]:
+def _plain(
+    folder: Path, tree: configuration.Tree, weights: Mapping[str, Tensor], labels: Sequence[str]
+) -> dict[str, Any]:
     """Write the weights for `ser_plugins.load`; return what it must know besides, nothing where that cannot be told."""
-    tree = configuration.read(folder / HYPERPARAMS)
     try:
         modules = {name: describe(tree[name]) for name in SECTIONS}
     except InputError as error:
@@ -132,9 +134,8 @@ def _plain(folder: Path, weights: Mapping[str, Tensor], labels: Sequence[str]) -
     return {"modules": modules, "labels": list(labels), "sha256": {WEIGHTS: hashlib.sha256(data).hexdigest()}}
 
 
-def _write_reference(folder: Path, embedding_model: nn.Module, classifier: nn.Module) -> None:
+def _write_reference(folder: Path, tree: configuration.Tree, embedding_model: nn.Module, classifier: nn.Module) -> None:
     """Write what the modules themselves make of the known signal, before anything is loaded from the folder."""
-    tree = configuration.read(folder / HYPERPARAMS)
     try:
         features = configuration.build({name: tree[name] for name in ("compute_features", "mean_var_norm")})
         learnt = {"embedding_model": embedding_model, "classifier": classifier}

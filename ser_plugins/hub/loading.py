@@ -88,7 +88,6 @@ def load(source: str | Path, revision: str | None = None, device: str | None = N
         hparams = {
             "audio_normalizer": parts.pop("audio_normalizer"),
             "label_encoder": label_encoder(config["labels"]),
-            "sha256": config["sha256"][WEIGHTS],
         }
         model = UtteranceClassifier(parts, hparams, {"device": device} if device else None)
     except InputError as error:

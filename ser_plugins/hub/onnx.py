@@ -151,7 +151,7 @@ def export(source: str | Path, path: Path, int8: Path | None = None, revision: s
     path : pathlib.Path
         The file to write: ``waveforms`` [batch, samples], 16 kHz, and relative ``lengths`` [batch] to ``embeddings``
         [batch, 1, E] and ``log_probabilities`` [batch, C]. Its metadata are ``labels``, ``sample_rate``,
-        ``audio_normalizer`` (JSON) and ``sha256``, that of the folder's weights.
+        ``audio_normalizer`` (JSON) and ``checksum``, that of the model, weights included.
     int8 : pathlib.Path, optional
         Where to write the same with weights and activations of 8 bits.
     revision : str, optional
@@ -184,7 +184,7 @@ def describe(model: UtteranceClassifier) -> dict[str, str]:
         "labels": json.dumps([encoder.ind2lab[i] for i in range(len(encoder))], ensure_ascii=False),
         "sample_rate": str(normalizer.sample_rate),
         "audio_normalizer": json.dumps({"sample_rate": normalizer.sample_rate, "vad": normalizer.vad}),
-        "sha256": model.hparams.sha256,
+        "checksum": model.checksum,
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -67,14 +66,16 @@ def timelines(given: argparse.Namespace) -> None:
     figures = _figure_paths(given.output, files) if given.output else []
 
     def describe(part: Part | None = None) -> Iterator[pa.RecordBatch]:
-        done, failed = _recordings_done(part) if part else (Counter(), set())
+        before = _by_recording(part) if part else {}
         for number, path in enumerate(tqdm(files, unit="recording")):
-            name = readable(path)
-            if name not in failed:
-                windows = partial(describe_recording, model, path, given.window, given.hop, labels, done[name])
-                yield from _pieces(path, windows, schema)
+            pieces = before.pop(readable(path), [])
+            if not _failed(pieces):  # a recording that failed has no more
+                windows = partial(describe_recording, model, path, given.window, given.hop, labels, len(pieces))
+                for piece in _pieces(path, windows, schema):
+                    pieces.append(piece)
+                    yield piece
             if part:
-                _draw(part, name, figures[number])
+                _draw(pieces, figures[number])
 
     if given.output is None:
         table = pa.Table.from_batches(describe(), schema).to_pandas()
@@ -84,10 +85,16 @@ def timelines(given: argparse.Namespace) -> None:
         _write(given, model, files, schema, describe, "timeline", schema.names, given.window, given.hop)
 
 
-def _recordings_done(part: Part) -> tuple[Counter[str], set[str]]:
-    """Count the pieces that each recording has; name those that failed, which have no more."""
-    rows = [(piece["path"][0].as_py(), piece["error"][0].as_py()) for piece in part.rows()]
-    return Counter(path for path, _ in rows), {path for path, error in rows if error}
+def _by_recording(part: Part) -> dict[str, list[pa.RecordBatch]]:
+    """Read the pieces that are done, by the recording that they are of."""
+    found: dict[str, list[pa.RecordBatch]] = {}
+    for piece in part.rows():
+        found.setdefault(piece["path"][0].as_py(), []).append(piece)
+    return found
+
+
+def _failed(pieces: list[pa.RecordBatch]) -> bool:
+    return bool(pieces) and pieces[-1]["error"][0].as_py() is not None
 
 
 def _pieces(path: str, windows: Callable[[], Iterator[pd.DataFrame]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -108,10 +115,9 @@ def _record_batch(frame: pd.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
     return batch
 
 
-def _draw(part: Part, name: str, figure: Path) -> None:
-    """Draw the timeline of a recording from its pieces, if it has any."""
-    own = [piece for piece in part.rows() if piece["path"][0].as_py() == name]
-    frame = pa.Table.from_batches(own).to_pandas().dropna(subset="start").drop(columns="error")
+def _draw(pieces: list[pa.RecordBatch], figure: Path) -> None:
+    """Draw the timeline of a recording, if it has any."""
+    frame = pa.Table.from_batches(pieces).to_pandas().dropna(subset="start").drop(columns="error")
     if len(frame):
         timeline_figure(frame, figure)
 

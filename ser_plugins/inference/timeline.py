@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from ser_plugins.audio.speech import MIN_SECONDS, Samples, join, stream_audio
+from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, Samples, join, stream_audio
 from ser_plugins.corpora.files import SILENCE
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import choose_labels, classify, embed_speech
@@ -22,7 +22,6 @@ from ser_plugins.inference.files import readable
 from ser_plugins.report.figures import COLOURS, EMOTIONS, styled
 
 NO_SPEECH = "silence"
-TOGETHER = 32  # windows
 GREY = "#e8e8e8"
 
 

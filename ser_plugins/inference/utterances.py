@@ -14,6 +14,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 from tqdm import tqdm
 
+from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.inference.batches import BATCH_SECONDS, choose_labels, classify, embed_speech, pack, windows
 from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups, readable
 from ser_plugins.metric.wheel import WHEEL
@@ -21,7 +22,7 @@ from ser_plugins.metric.wheel import WHEEL
 logger = logging.getLogger(__name__)
 Columns = dict[str, list[Any]]
 Rows = Callable[[Tensor], Columns]
-GROUP_FILES, GROUP_SECONDS = 32, 600.0  # read together
+GROUP_SECONDS = 600.0  # of files that are read together
 
 
 def embedding_rows() -> tuple[pa.Schema, Rows]:
@@ -82,7 +83,7 @@ def describe_files(
     seconds = header_seconds(paths)
     pieces = list(windows(seconds))
     groups = [
-        [[piece[row] for row in group] for group in pack([seconds[i] for i in piece], GROUP_SECONDS, GROUP_FILES)]
+        [[piece[row] for row in group] for group in pack([seconds[i] for i in piece], GROUP_SECONDS, TOGETHER)]
         for piece in pieces[done:]
     ]
     named = [[paths[row] for row in group] for piece in groups for group in piece]

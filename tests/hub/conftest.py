@@ -4,15 +4,8 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-import torch
 
-from ser_plugins import SVMClassifier, configuration
-from ser_plugins.hub.folder import inference_yaml, save_model_folder
-from ser_plugins.models.batchnorm import MaskedBatchNorm
-
-HPARAMS = Path(__file__).parents[2] / "hparams"
 LABELS = ["neutral", "happy", "sad"]
-TINY = {"channels": [4, 4, 8, 8], "descriptor_size": 8, "embedding_size": 12, "vad": "none", "labels": LABELS}
 METRICS = {
     "strategy": "S1",
     "corpus": "ravdess",
@@ -41,29 +34,13 @@ def load_loopback():
     return module
 
 
-def write_model(folder, strategy="s1", seed=1):
-    """A model folder of a tiny network of any weights and statistics."""
-    tree = configuration.merge(configuration.read(HPARAMS / f"{strategy}.yaml"), TINY, "")
-    torch.manual_seed(seed)
-    built = configuration.build(tree)
-    for module in built["embedding_model"].modules():
-        if isinstance(module, MaskedBatchNorm):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    if isinstance(built["classifier"], SVMClassifier):
-        built["classifier"].fit(torch.randn(40, 1, 12), torch.arange(40) % 3)
-    yaml = inference_yaml(configuration.resolve(tree), HPARAMS / "inference.yaml")
-    save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], LABELS)
-    return folder
-
-
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path, write_model):
     return write_model(tmp_path / "model")
 
 
 @pytest.fixture
-def write_run():
+def write_run(write_model):
     """Writer of what a fold leaves, but for its training: folder, changes of metrics."""
 
     def write(folder, **changes):

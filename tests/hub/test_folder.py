@@ -11,14 +11,9 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins import configuration
 from ser_plugins.hub import folder as hub
-from ser_plugins.hub.folder import inference_yaml, save_model_folder
-from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.hub.folder import save_model_folder
 
-HPARAMS = Path(__file__).parents[2] / "hparams"
 LABELS = ["neutral", "no", "it's sad", "sehr fröhlich", "4"]
-POLARITY = dict(zip(LABELS[1:], ["positive", "negative", "positive", "negative"], strict=True))
-SIZES = {"channels": [4, 4, 8, 8], "descriptor_size": 8, "embedding_size": 12}
-TINY = {**SIZES, "labels": LABELS, "polarity": POLARITY, "vad": "none"}
 FILES = [
     "classifier.ckpt",
     "config.json",
@@ -28,22 +23,6 @@ FILES = [
     "model.safetensors",
     "reference.json",
 ]
-
-
-def make(strategy):
-    """A tiny network of any weights and statistics, and the YAML of its model folder."""
-    tree = configuration.merge(configuration.read(HPARAMS / f"{strategy}.yaml"), TINY, "")
-    torch.manual_seed(1)
-    built = configuration.build(tree)
-    for module in built["embedding_model"].modules():
-        if isinstance(module, MaskedBatchNorm):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    if strategy in {"s4", "s5"}:
-        built["classifier"].fit(torch.randn(40, 1, 12), torch.arange(40) % 5)
-    else:
-        torch.nn.init.normal_(built["classifier"].linear.weight)
-    return built, inference_yaml(configuration.resolve(tree), HPARAMS / "inference.yaml")
 
 
 def save(folder, built, yaml):
@@ -57,9 +36,9 @@ def scores_of(built, wavs):
 
 
 @pytest.fixture(scope="module", params=["s1", "s3", "s5"])
-def exported(request, tmp_path_factory):
+def exported(request, tmp_path_factory, tiny_model):
     place = tmp_path_factory.mktemp(request.param)
-    built, yaml = make(request.param)
+    built, yaml = tiny_model(request.param, labels=LABELS)
     save(place / "model", built, yaml)
     model = EncoderClassifier.from_hparams(source=str(place / "model"), savedir=str(place / "fetched"))
     return built, model, place / "model"
@@ -112,8 +91,8 @@ def test_folder_holds_seven_files_without_pickled_code(exported):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
-def test_a_folder_is_replaced_with_all_that_it_holds(tmp_path):
-    built, yaml = make("s1")
+def test_a_folder_is_replaced_with_all_that_it_holds(tmp_path, tiny_model):
+    built, yaml = tiny_model("s1", labels=LABELS)
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "stray").write_text("old")
     save(tmp_path / "run" / "model", built, yaml)
@@ -124,8 +103,8 @@ def test_a_folder_is_replaced_with_all_that_it_holds(tmp_path):
 @pytest.mark.parametrize("present", [True, False])
 @pytest.mark.parametrize("step", ["first weights", "second weights", "labels", "last move"])
 @pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt])
-def test_a_failure_at_any_step_leaves_the_folder_as_it_was(tmp_path, monkeypatch, present, step, failure):
-    built, yaml = make("s1")
+def test_a_failure_at_any_step_leaves_the_folder_as_it_was(tmp_path, monkeypatch, tiny_model, present, step, failure):
+    built, yaml = tiny_model("s1", labels=LABELS)
     folder = tmp_path / "run" / "model"
     if present:
         folder.mkdir(parents=True)

@@ -18,44 +18,20 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from ser_plugins import BaggedSVMClassifier, SSLBackbone, SVMClassifier, configuration, load
+from ser_plugins import SSLBackbone, configuration, load
 from ser_plugins.errors import InputError
 from ser_plugins.hub.description import CLASSES, build, describe
-from ser_plugins.hub.folder import SECTIONS, inference_yaml, save_model_folder, self_contained
+from ser_plugins.hub.folder import SECTIONS, inference_yaml, save_model_folder
 from ser_plugins.hub.reference import compare, respond
-from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
 LABELS = ["neutral", "happy", "it's sad", "fröhlich", "4"]
-POLARITY = dict(zip(LABELS[1:], ["positive", "negative", "positive", "negative"], strict=True))
 STRATEGIES = ["s1", "s5", "s5_thin", "kumar", "bhavan", "ghaleb", "issa", "ssl"]
 
 
-def write(folder, strategy, **changes):
-    """A model folder of a tiny network of any weights and statistics."""
-    tiny = {"labels": LABELS, "polarity": POLARITY, "vad": "none", "embedding_size": 12}
-    if strategy not in {"ssl", "s5_thin"}:
-        tiny |= {"channels": [4, 4, 8, 8], "descriptor_size": 8}
-    tree = configuration.merge(configuration.read(HPARAMS / f"{strategy}.yaml"), {**tiny, **changes}, "")
-    torch.manual_seed(1)
-    built = configuration.build(tree)
-    model, classifier = built["embedding_model"], built["classifier"]
-    for module in model.modules():
-        if isinstance(module, MaskedBatchNorm):
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    if isinstance(classifier, SVMClassifier | BaggedSVMClassifier):
-        part = torch.randn(40, 1, 80 if strategy == "bhavan" else 12), torch.arange(40) % 5
-        classifier.fit(*part, *part)
-    resolved = self_contained(configuration.resolve(tree), model)
-    yaml = inference_yaml(resolved, HPARAMS / "inference.yaml")
-    save_model_folder(folder, yaml, model, classifier, LABELS)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("s1") / "model", "s1")
+def folder(tmp_path_factory, write_model):
+    return write_model(tmp_path_factory.mktemp("s1") / "model", "s1", labels=LABELS)
 
 
 @pytest.fixture
@@ -97,9 +73,9 @@ def same_decisions(found, expected):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_it_is_the_model_of_the_stock_interface(strategy, tmp_path, write_ssl):
+def test_it_is_the_model_of_the_stock_interface(strategy, tmp_path, write_ssl, write_model):
     changes = {"ssl_source": str(write_ssl(tmp_path / "source"))} if strategy == "ssl" else {}
-    folder = write(tmp_path / "model", strategy, **changes)
+    folder = write_model(tmp_path / "model", strategy, labels=LABELS, **changes)
     stock = EncoderClassifier.from_hparams(source=str(folder), savedir=str(tmp_path / "fetched"))
     compare(respond(stock.mods), json.loads((folder / "reference.json").read_text()))
     bare = tmp_path / "bare"
@@ -261,8 +237,9 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch):
         load("user/name")
 
 
-def test_the_checksum_is_that_of_the_model(folder, copy, tmp_path):
-    assert load(folder).checksum == load(copy).checksum != load(write(tmp_path / "s3", "s3")).checksum
+def test_the_checksum_is_that_of_the_model(folder, copy, tmp_path, write_model):
+    other = load(write_model(tmp_path / "s3", "s3", labels=LABELS))
+    assert load(folder).checksum == load(copy).checksum != other.checksum
     change(copy, lambda config: config["labels"].reverse())
     assert load(copy).checksum != load(folder).checksum
 

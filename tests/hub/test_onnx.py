@@ -123,7 +123,7 @@ def test_it_says_what_it_is(exported):
     session = open_session(path)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["labels"]) == LABELS and about["sample_rate"] == "16000"
-    assert about["sha256"] == model.hparams.sha256 and len(about["sha256"]) == 64
+    assert about["checksum"] == model.checksum and len(about["checksum"]) == 64
     assert json.loads(about["audio_normalizer"]) == {"sample_rate": 16000, "vad": "none"}
     shapes = {one.name: one.shape for one in (*session.get_inputs(), *session.get_outputs())}
     assert shapes == {
@@ -141,7 +141,7 @@ def test_eight_bits_come_close(exported):
     session, (wavs, lengths, _) = open_session(int8), speech(31337, 16000, 20001)
     found, exact = ask(session, wavs, lengths)[0], ask(open_session(path), wavs, lengths)[0]
     assert torch.cosine_similarity(found, exact, dim=2).min() > 0.97
-    assert session.get_modelmeta().custom_metadata_map["sha256"]
+    assert session.get_modelmeta().custom_metadata_map["checksum"]
     graph = onnx.load(int8).graph
     large = {one.name for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT and len(one.dims) > 2}
     assert large == {FOURIER} and any(node.op_type == "ConvInteger" for node in graph.node)

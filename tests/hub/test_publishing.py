@@ -166,10 +166,12 @@ def test_a_dry_run_shows_all_and_asks_for_nothing(hub, tmp_path, write_run, monk
     assert "license: cc-by-nc-sa-4.0" in told and "nothing was published" in told
 
 
-def test_a_card_of_ones_own_is_published_as_it_is(model, monkeypatch):
+def test_a_card_of_ones_own_and_a_map_are_published_as_they_are(model, monkeypatch):
     (model / "README.md").write_text("# My own\n")
+    (model / "map.npz").write_bytes(b"places")
     monkeypatch.setattr(publishing, "check_folder", lambda folder: json.loads((folder / "reference.json").read_text()))
-    assert model_files(model, "user/name")["README.md"] == b"# My own\n"
+    files = model_files(model, "user/name")
+    assert files["README.md"] == b"# My own\n" and files["map.npz"] == model / "map.npz"
 
 
 def test_the_space_shows_the_model(monkeypatch):

@@ -1,40 +1,15 @@
 """A tiny model of any weights, and sound files that are good and bad."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from ser_plugins import configuration, load
-from ser_plugins.hub.folder import inference_yaml, save_model_folder
-
-HPARAMS = Path(__file__).parents[2] / "hparams"
-LABELS = ["neutral", "happy", "sad"]
-SIZES = {"channels": [4, 4, 8, 8], "descriptor_size": 8, "embedding_size": 12}
-
-
-def write(folder, seed=1, **changes):
-    settings = {**SIZES, "labels": LABELS, "polarity": {"happy": "positive", "sad": "negative"}, "vad": "none"}
-    tree = configuration.merge(configuration.read(HPARAMS / "s3.yaml"), {**settings, **changes}, "")
-    torch.manual_seed(seed)
-    built = configuration.build(tree)
-    torch.nn.init.normal_(built["classifier"].linear.weight)
-    yaml = inference_yaml(configuration.resolve(tree), HPARAMS / "inference.yaml")
-    save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], tree["labels"])
-    return folder
+from ser_plugins import load
 
 
 @pytest.fixture(scope="session")
-def write_model():
-    """Writer of model folders: folder, seed, settings."""
-    return write
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("inference") / "model")
+def model_folder(tmp_path_factory, write_model):
+    return write_model(tmp_path_factory.mktemp("inference") / "model", "s3")
 
 
 @pytest.fixture(scope="session")

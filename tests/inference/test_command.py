@@ -157,7 +157,7 @@ def test_what_is_of_something_else_is_refused(call, few, clips, tmp_path, monkey
         patch.setattr("ser_plugins.files.os.replace", die)
         killed(call, "predict", *words)
     if change == "model":
-        options["model"] = write_model(tmp_path / "other", seed=2)
+        options["model"] = write_model(tmp_path / "other", "s3", seed=2)
     elif change == "labels":
         words += ["--labels", "happy,sad"]
     elif change == "batch":

@@ -52,7 +52,7 @@ def test_each_window_is_told_as_a_file_of_its_own(model, tmp_path):
 
 
 def test_silence_has_no_emotion(write_model, tmp_path):
-    model = load(write_model(tmp_path / "model", vad="silero"), device="cpu")
+    model = load(write_model(tmp_path / "model", "s3", vad="silero"), device="cpu")
     spoken = np.concatenate([speak(0, number, "angry", number) for number in range(3)])
     pause = np.random.default_rng(0).normal(0, 1e-3, 16000 * 6)
     soundfile.write(tmp_path / "talk.wav", np.concatenate([spoken, pause]), 16000)

@@ -59,7 +59,7 @@ def test_speech_found_together_is_that_of_each_alone(tmp_path, write_model, capl
     """Silero over many signals at once, of a model whose labels are speakers."""
     import soundfile
 
-    model = load(write_model(tmp_path / "model", vad="silero", labels=["ann", "bob"], polarity={}), device="cpu")
+    model = load(write_model(tmp_path / "model", "s3", vad="silero", labels=["ann", "bob"], polarity={}), device="cpu")
     rng = np.random.default_rng(0)
     for number in range(6):
         pause = rng.normal(0, 1e-3, round(16000 * rng.uniform(0.2, 1)))
