@@ -9,6 +9,8 @@ import torch
 from speechbrain.nnet.schedulers import update_learning_rate
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ser_plugins.distributed import rank_and_size
 
@@ -20,7 +22,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     with them, by ``hparams.classification_loss`` of its log-probabilities; given both, the two losses are summed.
     Validation counts how many utterances such a classifier recognises; without one, how many lie nearest to the
     centroid of their own class. ``hparams.wav_augment`` and ``hparams.feat_augment``, SpeechBrain's augmenters, change
-    what is trained on.
+    what is trained on. With ``hparams.ema_decay``, validation sees the exponential moving average of the weights over
+    the steps, and that is what is kept.
 
     Attributes
     ----------
@@ -28,9 +31,21 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         The validation result that the best epoch is chosen by.
     reference_loader : iterable
         Batches of training utterances that the centroids are computed from, whole as those of validation.
+    averages : dict
+        What has an average of its weights, by the names of ``modules``.
     """
 
     criterion = "accuracy"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.averages: dict[str, AveragedModel] = {}
+
+    def _network(self, name: str) -> nn.Module:
+        """A module; where nothing is trained, with the average of its weights."""
+        averaged = name in self.averages and not self.modules.training
+        network: nn.Module = self.averages[name].module if averaged else self.modules[name]
+        return network
 
     def embed(self, batch: Any, augmented: bool = False) -> Tensor:
         """Embed the signals of a batch, [B, 1, E]."""
@@ -40,7 +55,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths)
         if augmented and self.hparams.feat_augment is not None:
             feats, lengths = self.hparams.feat_augment(feats, lengths)
-        embeddings: Tensor = self.modules.embedding_model(feats, lengths)
+        embeddings: Tensor = self._network("embedding_model")(feats, lengths)
         return embeddings
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
@@ -77,7 +92,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
                 for name, value in self.hparams.metric_loss.statistics.items():
                     self.statistics[name] = self.statistics.get(name, 0.0) + float(value)
         if learns(self.modules.classifier):
-            scores = self.modules.classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
+            classifier = self._network("classifier")
+            scores = classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
             loss = loss + self.hparams.classification_loss(scores, labels)
             self._count(scores, labels)
         elif stage != sb.Stage.TRAIN:
@@ -100,8 +116,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     def init_optimizers(self) -> None:
         """Give the backbone an optimizer of its own: once transferred, it may learn more slowly or later."""
-        encoder = self.modules.embedding_model
-        encoder = getattr(encoder, "module", encoder)  # inside of DDP
+        encoder = _inside(self.modules.embedding_model)
         backbone = list(getattr(encoder, "backbone", encoder).parameters())
         others = {id(weight) for weight in backbone}
         rest = [weight for weight in self.modules.parameters() if id(weight) not in others]
@@ -111,6 +126,35 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         if self.checkpointer is not None:
             for name, optimizer in self.optimizers_dict.items():
                 self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
+        if self.hparams.ema_decay is not None:
+            self._init_averages(float(self.hparams.ema_decay))
+
+    def _init_averages(self, decay: float) -> None:
+        """Begin an average of each network, running statistics included."""
+        for name, module in self.modules.items():
+            if learns(module):
+                mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+                average = AveragedModel(_inside(module), multi_avg_fn=mean, use_buffers=True).eval()
+                self.averages[name] = average
+                if self.checkpointer is not None:
+                    self.checkpointer.add_recoverable(f"{name}_average", average)
+
+    def on_fit_batch_end(self, batch: Any, outputs: Tensor, loss: Tensor, should_step: bool) -> None:
+        """Let the averages follow the weights."""
+        if should_step:
+            for name, average in self.averages.items():
+                average.update_parameters(_inside(self.modules[name]))
+
+    def settle(self) -> dict[str, nn.Module]:
+        """End the training: the networks are those that validation saw. Return them by their names in checkpoints."""
+        recoverables: dict[str, nn.Module] = {}
+        for name, module in self.modules.items():
+            if name in self.averages:
+                average = self.averages.pop(name)
+                self.modules[name], recoverables[f"{name}_average"] = average.module, average
+            elif learns(module):
+                self.modules[name] = recoverables[name] = _inside(module)
+        return recoverables
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Set the learning rates: ``lr``, of which ``lr_schedule`` tells the epoch's share."""
@@ -153,6 +197,11 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 def learns(module: nn.Module) -> bool:
     """True where gradients train the module."""
     return any(True for _ in module.parameters())
+
+
+def _inside(module: nn.Module) -> nn.Module:
+    """What DDP has wrapped."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def _unit(embeddings: Tensor) -> Tensor:

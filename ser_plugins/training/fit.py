@@ -14,7 +14,6 @@ from typing import Any
 import speechbrain as sb
 from speechbrain.utils.distributed import ddp_barrier, run_on_main
 from speechbrain.utils.train_logger import FileTrainLogger
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ser_plugins import configuration
@@ -81,11 +80,8 @@ def train(
         brain.best = {"epoch": 0}
         return brain, report
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-    for name, module in brain.modules.items():
-        if isinstance(module, DistributedDataParallel):
-            brain.modules[name] = module.module
     keys = {f"{hparams['epoch_counter'].direction}_key": brain.criterion}
-    best = WholeCheckpointer(folder / "save", weights).recover_if_possible(**keys)
+    best = WholeCheckpointer(folder / "save", brain.settle()).recover_if_possible(**keys)
     ddp_barrier()  # whoever calls may delete the checkpoints: all processes have to have read theirs
     if best is None:
         raise InputError(f"{folder}: no epoch was trained; give --number_of_epochs 1 or more")

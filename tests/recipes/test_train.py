@@ -146,7 +146,7 @@ def test_other_hyper_parameters_do_not_continue_a_run(runs, train):
 
 
 def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):
-    words = arguments("s1", tmp_path, number_of_epochs=3, ckpt_interval_minutes=0, ckpt_interval_steps=5)
+    words = arguments("s1", tmp_path, number_of_epochs=3, ema_decay=0.9, ckpt_interval_minutes=0, ckpt_interval_steps=5)
     log = tmp_path / "fold1" / "train_log.txt"
     first = start(words, tmp_path / "first")
     deadline = time.monotonic() + 300

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 from ser_plugins import SoftmaxClassifier, TripletLoss
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.checkpoints import WholeCheckpointer
 from ser_plugins.training.schedule import steps
 
-PLAIN = {"wav_augment": None, "feat_augment": None}
+PLAIN = {"wav_augment": None, "feat_augment": None, "ema_decay": None}
 
 
 class Features(torch.nn.Module):
@@ -148,7 +149,7 @@ def test_training_alone_is_augmented_and_each_step_in_its_own_way():
     modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
     batch = next(iter(loader(torch.randn(6, 6), torch.arange(6) % 3, 6)))
     plain = modules["embedding_model"](batch.signal.data)
-    for name in PLAIN:
+    for name in ("wav_augment", "feat_augment"):
         counter = type("Counter", (), {"current": 2})()
         brain = EncoderBrain(modules, hparams={**PLAIN, name: Noise(), "epoch_counter": counter, "seed": 1})
         brain.train_batches = [None] * 5
@@ -159,3 +160,47 @@ def test_training_alone_is_augmented_and_each_step_in_its_own_way():
         assert torch.equal(found[0], found[2]) and not torch.allclose(found[0], found[1])
         assert not torch.allclose(found[0], plain)
         assert torch.equal(brain.compute_forward(batch, sb.Stage.VALID), plain)
+
+
+def test_validation_and_what_is_kept_have_the_moving_average_of_the_weights(tmp_path):
+    torch.manual_seed(0)
+    modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
+    modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
+    rates = {"lr": 0.1, "lr_schedule": partial(steps, every=9), "backbone_lr_factor": 1.0, "frozen_epochs": 0}
+    losses = {"metric_loss": None, "classification_loss": torch.nn.functional.nll_loss}
+    counter = type("Counter", (), {"current": 1})()
+    checkpointer = WholeCheckpointer(tmp_path, {name: modules[name] for name in ("embedding_model", "classifier")})
+    hparams = {**PLAIN, **losses, **rates, "ema_decay": 0.8, "epoch_counter": counter, "seed": 1}
+    brain = EncoderBrain(modules, partial(torch.optim.SGD, lr=9.0), hparams, checkpointer=checkpointer)
+    brain.train_batches = BalancedBatchSampler([0, 1, 2])
+    brain.init_optimizers()
+    batch = next(iter(loader(torch.randn(6, 6), torch.arange(6) % 3, 6)))
+    brain.on_stage_start(sb.Stage.TRAIN, 1)
+    weights, averages = dict(brain.modules.named_parameters()), {}
+    for _ in range(4):
+        brain.modules.train()
+        brain.fit_batch(batch)
+        for name, weight in weights.items():
+            old = averages.get(name, weight)  # the first weights begin the average
+            averages[name] = (0.8 * old + 0.2 * weight).detach()
+    trained = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    def expected(of):
+        hidden = batch.signal.data
+        for layer in ("embedding_model.backbone", "embedding_model.head"):
+            hidden = hidden @ of[f"{layer}.weight"].T + of[f"{layer}.bias"]
+        return hidden.unsqueeze(1)
+
+    brain.modules.train()
+    torch.testing.assert_close(brain.embed(batch), expected(trained))
+    brain.modules.eval()
+    torch.testing.assert_close(brain.embed(batch), expected(averages))
+    checkpointer.save_checkpoint()
+    kept = brain.settle()
+    assert set(kept) == {"embedding_model_average", "classifier_average"}
+    for average in kept.values():
+        for value in average.module.state_dict().values():
+            value.zero_()
+    WholeCheckpointer(tmp_path, kept).recover_if_possible()
+    for name, weight in brain.modules.named_parameters():
+        torch.testing.assert_close(weight, averages[name])
