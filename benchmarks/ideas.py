@@ -38,6 +38,12 @@ classifier: !new:ser_plugins.MarginClassifier
     input_size: !ref <embedding_size>
     n_classes: !ref <n_classes>
 """
+DROPOUT = """
+classifier: !new:ser_plugins.SoftmaxClassifier
+    input_size: !ref <embedding_size>
+    n_classes: !ref <n_classes>
+    dropout: 0.5
+"""
 CHANGES = {
     "no augmentation": "wav_augment: null\nfeat_augment: null",
     "triplet": "metric_loss: !new:ser_plugins.TripletLoss\n    margin: !ref <alpha>",
@@ -47,11 +53,14 @@ CHANGES = {
     "crops of 3 s": "crop_seconds: 3.0",
     "slow backbone": "backbone_lr_factor: 0.3",
     "lr 0.0003": "lr: 0.0003",
+    "EMA": "ema_decay: 0.99",
+    "mixup": "mixup: 0.2",
+    "dropout": DROPOUT,
 }
 IDEAS = [
     "S1",
-    "S1, no augmentation",
     "S1 + cosine",
+    *(f"S1, {change}" for change in ("no augmentation", "EMA", "mixup", "dropout")),
     "S3",
     "S3, no augmentation",
     "S6",

@@ -47,19 +47,29 @@ class UtteranceEncoder(nn.Module):
 class SoftmaxClassifier(nn.Module):
     """One neuron a class: embeddings [B, 1, E] in, log-probabilities [B, 1, C] out.
 
+    Parameters
+    ----------
+    input_size : int
+        Size of an embedding, E.
+    n_classes : int
+        Classes, C.
+    dropout : float
+        Share of an embedding's values that training leaves out.
+
     Example
     -------
     >>> SoftmaxClassifier(512, 8)(torch.randn(2, 1, 512)).exp().sum(-1).detach().round(decimals=4).flatten()
     tensor([1., 1.])
     """
 
-    def __init__(self, input_size: int, n_classes: int) -> None:
+    def __init__(self, input_size: int, n_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.linear = nn.Linear(input_size, n_classes)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Classify ``embeddings`` [..., E]; the logarithm is taken in float32, ``labels`` change nothing."""
-        return torch.log_softmax(self.linear(torch.relu(embeddings)).float(), dim=-1)
+        return torch.log_softmax(self.linear(self.dropout(torch.relu(embeddings))).float(), dim=-1)
 
 
 class MarginClassifier(nn.Module):

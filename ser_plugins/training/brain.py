@@ -55,16 +55,25 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths)
         if augmented and self.hparams.feat_augment is not None:
             feats, lengths = self.hparams.feat_augment(feats, lengths)
+        if augmented and self.hparams.mixup is not None:
+            feats = self._mix(feats)
         embeddings: Tensor = self._network("embedding_model")(feats, lengths)
         return embeddings
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
         """Embed a batch; in training, augmented."""
         batch = batch.to(self.device)
-        if stage != sb.Stage.TRAIN or (self.hparams.wav_augment is None and self.hparams.feat_augment is None):
-            return self.embed(batch)
-        self._seed_step()
-        return self.embed(batch, augmented=True)
+        changes = ("wav_augment", "feat_augment", "mixup")
+        augmented = stage == sb.Stage.TRAIN and any(getattr(self.hparams, name) is not None for name in changes)
+        if augmented:
+            self._seed_step()
+        return self.embed(batch, augmented)
+
+    def _mix(self, feats: Tensor) -> Tensor:
+        """Mix each spectrogram with a smaller share of another (mixup: Zhang et al., ICLR 2018)."""
+        share = float(torch.distributions.Beta(self.hparams.mixup, self.hparams.mixup).sample())
+        self.share, self.order = max(share, 1 - share), torch.randperm(len(feats), device=feats.device)
+        return self.share * feats + (1 - self.share) * feats[self.order]
 
     def _seed_step(self) -> None:
         """Give each step its own seed: a resumed run augments as one that was never stopped."""
@@ -94,7 +103,11 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         if learns(self.modules.classifier):
             classifier = self._network("classifier")
             scores = classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
-            loss = loss + self.hparams.classification_loss(scores, labels)
+            error = self.hparams.classification_loss(scores, labels)
+            if stage == sb.Stage.TRAIN and self.hparams.mixup is not None:
+                other = self.hparams.classification_loss(scores, labels[self.order])
+                error = self.share * error + (1 - self.share) * other
+            loss = loss + error
             self._count(scores, labels)
         elif stage != sb.Stage.TRAIN:
             self._count(_unit(predictions) @ self.centroids.T, labels)

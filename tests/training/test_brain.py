@@ -13,7 +13,7 @@ from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.checkpoints import WholeCheckpointer
 from ser_plugins.training.schedule import steps
 
-PLAIN = {"wav_augment": None, "feat_augment": None, "ema_decay": None}
+PLAIN = {"wav_augment": None, "feat_augment": None, "ema_decay": None, "mixup": None}
 
 
 class Features(torch.nn.Module):
@@ -204,3 +204,30 @@ def test_validation_and_what_is_kept_have_the_moving_average_of_the_weights(tmp_
     WholeCheckpointer(tmp_path, kept).recover_if_possible()
     for name, weight in brain.modules.named_parameters():
         torch.testing.assert_close(weight, averages[name])
+
+
+def test_mixed_utterances_are_trained_for_both_of_their_labels():
+    torch.manual_seed(0)
+    modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
+    modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
+    losses = {"metric_loss": None, "classification_loss": torch.nn.functional.nll_loss}
+    counter = type("Counter", (), {"current": 1})()
+    brain = EncoderBrain(modules, hparams={**PLAIN, **losses, "mixup": 0.5, "epoch_counter": counter, "seed": 1})
+    brain.train_batches, brain.correct, brain.count = [None] * 5, 0, 0
+    labels = torch.arange(6) % 3
+    batch = next(iter(loader(torch.randn(6, 6), labels, 6)))
+    shares = set()
+    for brain.step in (1, 2, 3):
+        embeddings = brain.compute_forward(batch, sb.Stage.TRAIN)
+        share, order = brain.share, brain.order
+        shares.add(share)
+        mixed = torch.stack(
+            [share * x + (1 - share) * batch.signal.data[k] for x, k in zip(batch.signal.data, order, strict=True)]
+        )
+        torch.testing.assert_close(embeddings, modules["embedding_model"](mixed))
+        soft = share * torch.eye(3)[labels] + (1 - share) * torch.eye(3)[labels[order]]
+        scores = modules["classifier"](embeddings).squeeze(1)
+        found = brain.compute_objectives(embeddings, batch, sb.Stage.TRAIN)
+        torch.testing.assert_close(found, torch.nn.functional.cross_entropy(scores, soft))
+    assert len(shares) == 3 and min(shares) >= 0.5
+    assert torch.equal(brain.compute_forward(batch, sb.Stage.VALID), modules["embedding_model"](batch.signal.data))
