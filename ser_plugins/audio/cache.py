@@ -14,7 +14,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, convert_file, join
+from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, normalize_files
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 
@@ -81,9 +81,10 @@ def _like_sized(files: Mapping[Path, str | Path], most: int) -> list[list[tuple[
 
 def _prepare(files: Sequence[tuple[Path, str | Path]], normalizer: SpeechNormalizer) -> int:
     """Prepare some files, whose speech is found together; return how many."""
-    signals = [convert_file(path, normalizer) for _, path in files]
-    for (target, _), signal, segments in zip(files, signals, normalizer.find_speech(signals), strict=True):
+    for i, signal in normalize_files([path for _, path in files], normalizer):
+        if isinstance(signal, InputError):
+            raise signal
         content = io.BytesIO()
-        np.save(content, join(signal, segments).numpy())
-        atomic_write(target, content.getvalue())
+        np.save(content, signal.numpy())
+        atomic_write(files[i][0], content.getvalue())
     return len(files)

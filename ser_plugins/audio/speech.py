@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -259,3 +260,28 @@ def convert_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:
 def normalize_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:
     """Read a sound file and normalise it; an error names the file."""
     return normalizer.remove_silence(convert_file(path, normalizer))
+
+
+def normalize_files(
+    paths: Sequence[str | Path], normalizer: SpeechNormalizer
+) -> Iterator[tuple[int, Tensor | InputError]]:
+    """Normalise sound files, those of like size together, which is faster than one by one and the same.
+
+    Yields
+    ------
+    index : int
+        Of the file in ``paths``; they come in another order.
+    signal : torch.Tensor or InputError
+        Its samples [T], or what is wrong with it.
+    """
+    order = sorted(range(len(paths)), key=lambda i: os.path.getsize(paths[i]) if os.path.isfile(paths[i]) else 0)
+    for start in range(0, len(order), TOGETHER):
+        signals: dict[int, Tensor] = {}
+        for i in order[start : start + TOGETHER]:
+            try:
+                signals[i] = convert_file(paths[i], normalizer)
+            except InputError as error:
+                yield i, error
+        found = normalizer.find_speech(list(signals.values()))
+        for (i, signal), segments in zip(signals.items(), found, strict=True):
+            yield i, join(signal, segments)

@@ -17,7 +17,7 @@ import soundfile
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from ser_plugins.audio.speech import SpeechNormalizer, normalize_file
+from ser_plugins.audio.speech import SpeechNormalizer, normalize_files
 from ser_plugins.corpora.speakers import SpeakerCorpus
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path, atomic_write
@@ -179,20 +179,24 @@ def _path(folder: Path, part: str, number: int) -> Path:
 def _write_shard(path: Path, root: Path, table: pd.DataFrame, normalizer: SpeechNormalizer) -> None:
     import webdataset  # noqa: PLC0415
 
-    faults, samples, seconds = [], 0, 0.0
+    faults, seconds = [], 0.0
+    names = [str(name) for name in table["path"]]
+    audio: dict[int, bytes] = {}
+    for i, signal in normalize_files([root / name for name in names], normalizer):
+        if isinstance(signal, InputError):
+            faults.append({"path": names[i], "fault": str(signal)})
+        else:
+            audio[i] = _flac(signal.numpy(), normalizer.sample_rate)
+            seconds += len(signal) / normalizer.sample_rate
     with atomic_path(path) as part:
         with webdataset.TarWriter(str(part), mtime=0) as sink:
-            for name, speaker in zip(table["path"], table["speaker"], strict=True):
-                try:
-                    signal = normalize_file(root / name, normalizer).numpy()
-                except InputError as error:
-                    faults.append({"path": str(name), "fault": str(error)})
-                    continue
-                about = {"id": str(name), "speaker": str(speaker)}
-                sink.write({"__key__": f"{samples:06d}", "flac": _flac(signal, normalizer.sample_rate), "json": about})
-                samples, seconds = samples + 1, seconds + len(signal) / normalizer.sample_rate
+            for number, i in enumerate(sorted(audio)):
+                about = {"id": names[i], "speaker": str(table["speaker"].iloc[i])}
+                sink.write({"__key__": f"{number:06d}", "flac": audio[i], "json": about})
         # The shard itself gets its name last: where it is, this file is.
-        atomic_write(path.with_suffix(".json"), json.dumps({"samples": samples, "seconds": seconds, "faults": faults}))
+        atomic_write(
+            path.with_suffix(".json"), json.dumps({"samples": len(audio), "seconds": seconds, "faults": faults})
+        )
 
 
 def _flac(signal: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> bytes:

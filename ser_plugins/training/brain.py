@@ -143,11 +143,15 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             self._init_averages(float(self.hparams.ema_decay))
 
     def _init_averages(self, decay: float) -> None:
-        """Begin an average of each network, running statistics included."""
+        """Begin an average of each network, running statistics included; the first weights are soon forgotten."""
+
+        def follow(average: Any, weights: Any, count: Tensor | int) -> None:
+            share = min(decay, (1 + int(count)) / (10 + int(count)))
+            get_ema_multi_avg_fn(share)(average, weights, count)  # type: ignore[no-untyped-call]
+
         for name, module in self.modules.items():
             if learns(module):
-                mean = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-                average = AveragedModel(_inside(module), multi_avg_fn=mean, use_buffers=True).eval()
+                average = AveragedModel(_inside(module), multi_avg_fn=follow, use_buffers=True).eval()
                 self.averages[name] = average
                 if self.checkpointer is not None:
                     self.checkpointer.add_recoverable(f"{name}_average", average)

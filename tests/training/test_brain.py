@@ -170,19 +170,19 @@ def test_validation_and_what_is_kept_have_the_moving_average_of_the_weights(tmp_
     losses = {"metric_loss": None, "classification_loss": torch.nn.functional.nll_loss}
     counter = type("Counter", (), {"current": 1})()
     checkpointer = WholeCheckpointer(tmp_path, {name: modules[name] for name in ("embedding_model", "classifier")})
-    hparams = {**PLAIN, **losses, **rates, "ema_decay": 0.8, "epoch_counter": counter, "seed": 1}
+    hparams = {**PLAIN, **losses, **rates, "ema_decay": 0.3, "epoch_counter": counter, "seed": 1}
     brain = EncoderBrain(modules, partial(torch.optim.SGD, lr=9.0), hparams, checkpointer=checkpointer)
     brain.train_batches = BalancedBatchSampler([0, 1, 2])
     brain.init_optimizers()
     batch = next(iter(loader(torch.randn(6, 6), torch.arange(6) % 3, 6)))
     brain.on_stage_start(sb.Stage.TRAIN, 1)
     weights, averages = dict(brain.modules.named_parameters()), {}
-    for _ in range(4):
+    for decay in (0.0, 2 / 11, 3 / 12, 0.3, 0.3):  # the first weights begin the average
         brain.modules.train()
         brain.fit_batch(batch)
         for name, weight in weights.items():
-            old = averages.get(name, weight)  # the first weights begin the average
-            averages[name] = (0.8 * old + 0.2 * weight).detach()
+            old = averages.get(name, 0.0)
+            averages[name] = (decay * old + (1 - decay) * weight).detach()
     trained = {name: weight.detach().clone() for name, weight in weights.items()}
 
     def expected(of):
