@@ -9,6 +9,7 @@ import torch
 from speechbrain.nnet.schedulers import update_learning_rate
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -30,7 +31,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     criterion : str
         The validation result that the best epoch is chosen by.
     reference_loader : iterable
-        Batches of training utterances that the centroids are computed from, whole as those of validation.
+        Batches of training utterances, whole as those of validation, that centroids and the averages' statistics of
+        batch normalisation are computed from.
     averages : dict
         What has an average of its weights, by the names of ``modules``.
     """
@@ -120,7 +122,6 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     @torch.no_grad()
     def _class_centroids(self) -> Tensor:
         """Directions of the classes, [C, E], by the weights of now: those of an epoch's batches would be stale."""
-        self.modules.eval()
         sums = torch.zeros(self.hparams.n_classes, self.hparams.embedding_size, device=self.device)
         for batch in self.reference_loader:
             labels = batch.label.data.squeeze(1).to(self.device)
@@ -139,11 +140,12 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         if self.checkpointer is not None:
             for name, optimizer in self.optimizers_dict.items():
                 self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
-        if self.hparams.ema_decay is not None:
-            self._init_averages(float(self.hparams.ema_decay))
+        decay = getattr(self.hparams, "ema_decay", None)  # speakers have no reference_loader
+        if decay is not None:
+            self._init_averages(float(decay))
 
     def _init_averages(self, decay: float) -> None:
-        """Begin an average of each network, running statistics included; the first weights are soon forgotten."""
+        """Begin an average of each network; the first weights are soon forgotten."""
 
         def follow(average: Any, weights: Any, count: Tensor | int) -> None:
             share = min(decay, (1 + int(count)) / (10 + int(count)))
@@ -151,10 +153,22 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
         for name, module in self.modules.items():
             if learns(module):
-                average = AveragedModel(_inside(module), multi_avg_fn=follow, use_buffers=True).eval()
-                self.averages[name] = average
+                self.averages[name] = AveragedModel(_inside(module), multi_avg_fn=follow).eval()
                 if self.checkpointer is not None:
-                    self.checkpointer.add_recoverable(f"{name}_average", average)
+                    self.checkpointer.add_recoverable(f"{name}_average", self.averages[name])
+
+    @torch.no_grad()
+    def _measure_averages(self) -> None:
+        """Take the statistics of batch normalisation anew: those of the weights that passed are not their average's."""
+        modules = [module for average in self.averages.values() for module in average.modules()]
+        norms = {norm: norm.momentum for norm in modules if isinstance(norm, _NormBase)}
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train().momentum = None  # the mean over all batches
+        for batch in self.reference_loader if norms else ():
+            self.embed(batch.to(self.device))
+        for norm, momentum in norms.items():
+            norm.eval().momentum = momentum
 
     def on_fit_batch_end(self, batch: Any, outputs: Tensor, loss: Tensor, should_step: bool) -> None:
         """Let the averages follow the weights."""
@@ -184,7 +198,10 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             for name, optimizer in self.optimizers_dict.items():
                 update_learning_rate(optimizer, self.rate * (factor if name == "backbone" else 1.0))
             self.statistics: dict[str, float] = {}
-        elif not learns(self.modules.classifier):
+            return
+        self.modules.eval()
+        self._measure_averages()
+        if not learns(self.modules.classifier):
             self.centroids = self._class_centroids()
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:

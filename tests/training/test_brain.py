@@ -9,11 +9,12 @@ from torch.utils.data import DataLoader
 
 from ser_plugins import SoftmaxClassifier, TripletLoss
 from ser_plugins.metric.sampler import BalancedBatchSampler
+from ser_plugins.models.batchnorm import MaskedBatchNorm
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.checkpoints import WholeCheckpointer
 from ser_plugins.training.schedule import steps
 
-PLAIN = {"wav_augment": None, "feat_augment": None, "ema_decay": None, "mixup": None}
+PLAIN = {"wav_augment": None, "feat_augment": None, "mixup": None}
 
 
 class Features(torch.nn.Module):
@@ -162,10 +163,22 @@ def test_training_alone_is_augmented_and_each_step_in_its_own_way():
         assert torch.equal(brain.compute_forward(batch, sb.Stage.VALID), plain)
 
 
+class Normed(Backboned):
+    """Measures what the backbone gives, and goes on without."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = MaskedBatchNorm(5, affine=False)
+
+    def forward(self, feats, lengths=None):
+        self.norm(self.backbone(feats).detach())
+        return super().forward(feats)
+
+
 def test_validation_and_what_is_kept_have_the_moving_average_of_the_weights(tmp_path):
     torch.manual_seed(0)
     modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
-    modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
+    modules |= {"embedding_model": Normed(), "classifier": SoftmaxClassifier(4, 3)}
     rates = {"lr": 0.1, "lr_schedule": partial(steps, every=9), "backbone_lr_factor": 1.0, "frozen_epochs": 0}
     losses = {"metric_loss": None, "classification_loss": torch.nn.functional.nll_loss}
     counter = type("Counter", (), {"current": 1})()
@@ -193,8 +206,15 @@ def test_validation_and_what_is_kept_have_the_moving_average_of_the_weights(tmp_
 
     brain.modules.train()
     torch.testing.assert_close(brain.embed(batch), expected(trained))
-    brain.modules.eval()
+    known = torch.randn(20, 6)
+    brain.reference_loader = loader(known, torch.arange(20) % 3, 20)
+    brain.on_stage_start(sb.Stage.VALID)
     torch.testing.assert_close(brain.embed(batch), expected(averages))
+    hidden = known @ averages["embedding_model.backbone.weight"].T + averages["embedding_model.backbone.bias"]
+    norm = brain.averages["embedding_model"].module.norm
+    torch.testing.assert_close(norm.running_mean, hidden.mean(0))
+    torch.testing.assert_close(norm.running_var, hidden.var(0))
+    assert not norm.training and norm.momentum == 0.1
     checkpointer.save_checkpoint()
     kept = brain.settle()
     assert set(kept) == {"embedding_model_average", "classifier_average"}
