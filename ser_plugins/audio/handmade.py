@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
+from ser_plugins.files import atomic_write
 
 Floats = NDArray[np.float32]
 
@@ -41,7 +45,12 @@ class HandmadeFeatures(nn.Module):
         except ImportError as error:
             raise InputError('hand-made features need librosa; pip install "ser-plugins[competitors]"') from error
         self.sample_rate = sample_rate
-        self.known: dict[bytes, Tensor] = {}
+        self.known: dict[str, Tensor] = {}
+        self.folder: Path | None = None
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep the features of each utterance in ``folder``, and take from there what is known."""
+        self.folder = folder
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Compute the features [B, 1, F], float32, of ``wavs`` [B, T]."""
@@ -54,13 +63,25 @@ class HandmadeFeatures(nn.Module):
     def _recall(self, wav: Tensor) -> Tensor:
         heard = wav.nonzero()
         samples = wav[: int(heard[-1]) + 1].numpy() if len(heard) else wav.numpy()
-        key = hashlib.sha256(samples.tobytes()).digest()
+        about = f"{type(self).__name__} {self.sample_rate} {version('librosa')} ".encode()
+        key = hashlib.sha256(about + samples.tobytes()).hexdigest()
         if key not in self.known:
-            with warnings.catch_warnings():
-                # Of a short clip librosa says that a window is longer, and of silence that it has no pitch.
-                warnings.simplefilter("ignore", UserWarning)
-                self.known[key] = torch.from_numpy(self.describe(samples).astype(np.float32))
+            self.known[key] = torch.from_numpy(self._find(key, samples))
         return self.known[key]
+
+    def _find(self, key: str, samples: Floats) -> Floats:
+        file = None if self.folder is None else self.folder / key[:2] / f"{key}.npy"
+        if file is not None and file.is_file():
+            return np.asarray(np.load(file), dtype=np.float32)
+        with warnings.catch_warnings():
+            # Of a short clip librosa says that a window is longer, and of silence that it has no pitch.
+            warnings.simplefilter("ignore", UserWarning)
+            features = self.describe(samples).astype(np.float32)
+        if file is not None:
+            content = io.BytesIO()
+            np.save(content, features)
+            atomic_write(file, content.getvalue())
+        return features
 
 
 class CepstralFeatures(HandmadeFeatures):

@@ -77,6 +77,27 @@ def test_an_utterance_is_described_once():
     assert torch.equal(first[0], again[0]) and features.calls == 2
 
 
+def test_features_that_are_kept_are_taken_by_another_process(tmp_path):
+    class Unable(SpectralFeatures):
+        def describe(self, samples):
+            raise AssertionError("described again")
+
+    clip = torch.from_numpy(voice(0.2))[None]
+    first, other = SpectralFeatures(), Unable()
+    first.keep_in(tmp_path / "features")
+    found = first(clip)
+    [file] = (tmp_path / "features").rglob("*.npy")
+    assert np.array_equal(np.load(file), found.flatten().numpy())
+    Unable.__name__ = "SpectralFeatures"
+    other.keep_in(tmp_path / "features")
+    assert torch.equal(other(clip), found)
+    Unable.__name__ = "Unable"
+    fresh = Unable()
+    fresh.keep_in(tmp_path / "features")
+    with pytest.raises(AssertionError, match="described again"):  # each kind has its own
+        fresh(clip)
+
+
 def test_without_librosa_the_remedy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "librosa", None)
     with pytest.raises(InputError, match="competitors"):
