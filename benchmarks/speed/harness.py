@@ -105,21 +105,38 @@ def fresh(function: Callable[..., Any], *arguments: Any, gigabytes: float = 12) 
             return None
 
 
-def ceiling(dtype: torch.dtype) -> float:
+def now(device: torch.device | str = "cpu") -> float:
+    """Seconds, when all that was begun on the device is done."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def ceiling(dtype: torch.dtype, device: torch.device | str = "cpu") -> float:
     """GFLOP/s of the fastest dense product: square matrices of some sizes, and a convolution that fits in the cache.
 
-    Libraries come closest to what the processor can do where operands are small, and closer in convolutions.
+    Libraries come closest to what a processor can do where operands are small, and closer in convolutions; a GPU comes
+    closest where they are large.
     """
+    sizes = (256, 512, 2048) if torch.device(device).type == "cpu" else (2048, 8192)
     products: list[tuple[float, Callable[[], Tensor]]] = []
-    for size in (256, 512, 2048):
-        left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    for size in sizes:
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         products.append((2 * size**3, partial(torch.matmul, left, right)))
     channels, side = 128, 16
     image, weight = torch.randn(4, channels, side, side), torch.randn(channels, channels, 3, 3)
-    operands = (tensor.to(dtype).to(memory_format=torch.channels_last) for tensor in (image, weight))
+    operands = (tensor.to(device, dtype, memory_format=torch.channels_last) for tensor in (image, weight))
     products.append((2 * image.numel() * channels * 9, partial(functional.conv2d, *operands, padding=1)))
-    rates = [operations / min(alternate(product, repeats=1)[0] for _ in range(20)) for operations, product in products]
-    return max(rates) / 1e9
+    return max(_rate(operations, product, device) for operations, product in products) / 1e9
+
+
+def _rate(operations: float, product: Callable[[], Tensor], device: torch.device | str) -> float:
+    seconds = []
+    for _ in range(21):
+        start = now(device)
+        product()
+        seconds.append(now(device) - start)
+    return operations / min(seconds[1:])
 
 
 def memory_rate(megabytes: int = 512) -> float:
