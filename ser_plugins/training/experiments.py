@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,8 @@ def make_ready(jobs: Iterable[Job]) -> None:
 def run_jobs(jobs: Sequence[Job], script: Path, count: int) -> list[str]:
     """Run jobs, ``count`` at once; one that fails does not stop the rest. Return what failed, and why.
 
+    SIGTERM ends them all, and this process.
+
     Parameters
     ----------
     jobs : sequence of Job
@@ -113,15 +116,29 @@ def run_jobs(jobs: Sequence[Job], script: Path, count: int) -> list[str]:
     """
     threads = str(max((os.cpu_count() or 1) // count, 1))
     environment = {"OMP_NUM_THREADS": threads, "TQDM_MININTERVAL": "30", **os.environ}
+    running: set[subprocess.Popen[bytes]] = set()
+
+    def stop(*_: object) -> None:
+        for process in running:
+            process.terminate()
+        os._exit(128 + signal.SIGTERM)  # at once: the threads would start what is next
+
+    before = signal.signal(signal.SIGTERM, stop)
     pool = Parallel(count, backend="threading", return_as="generator_unordered")
-    results = pool(delayed(_run)(job, [sys.executable, str(script), *job.arguments], environment) for job in jobs)
-    return [failure for failure in tqdm(results, total=len(jobs), desc="runs", unit="run") if failure]
+    words = [sys.executable, str(script)]
+    results = pool(delayed(_run)(job, [*words, *job.arguments], environment, running) for job in jobs)
+    failed = [failure for failure in tqdm(results, total=len(jobs), desc="runs", unit="run") if failure]
+    signal.signal(signal.SIGTERM, before)
+    return failed
 
 
-def _run(job: Job, words: list[str], environment: dict[str, str]) -> str:
+def _run(job: Job, words: list[str], environment: dict[str, str], running: set[subprocess.Popen[bytes]]) -> str:
     job.folder.mkdir(parents=True, exist_ok=True)
     with job.log.open("w") as log:
-        code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        running.add(process)
+        code = process.wait()
+        running.discard(process)
     if code == 0:
         return ""
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,34 @@ def test_jobs_run_side_by_side_and_tell_how_they_failed(tmp_path):
     log = tmp_path / "S1" / "fold2.log"
     assert failed == [f"{tmp_path / 'S1'}, fold 2: error: no data; give some; see {log}"]
     assert [job.log.read_text().splitlines()[0] for job in jobs] == ["met"] * 3
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_ended_from_outside_it_ends_what_it_runs(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(120)\n"
+    )
+    pids = [tmp_path / name for name in "abc"]
+    jobs = [f"Job(['{pid}'], Path('{tmp_path}'), {fold})" for fold, pid in enumerate(pids)]
+    code = f"run_jobs([{', '.join(jobs)}], Path('{script}'), 2)"
+    imports = "from pathlib import Path; from ser_plugins.training.experiments import Job, run_jobs"
+    process = subprocess.Popen([sys.executable, "-c", f"{imports}; {code}"], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not all(pid.is_file() and pid.read_text() for pid in pids[:2]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=30) == 143
+    ended = [int(pid.read_text()) for pid in pids[:2]]
+    while any(map(runs, ended)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(runs, ended)) and not pids[2].is_file()
 
 
 @pytest.mark.parametrize(
