@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import re
-import shlex
 import statistics
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 from ruamel.yaml import YAML
+from speed.harness import command
 
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
@@ -96,8 +96,8 @@ def keep(idea: str, fold: int, accuracy: float) -> None:
     """Add a result to the file, which other processes may write to as well."""
     with FileLock(RESULTS.with_suffix(".lock")):
         found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
-        command = shlex.join(["python", *sys.argv])
-        found.append({"idea": idea, "fold": fold, "accuracy": accuracy, "command": command, "commit": commit()})
+        words = command(sys.argv)
+        found.append({"idea": idea, "fold": fold, "accuracy": accuracy, "command": words, "commit": commit()})
         atomic_write(RESULTS, json.dumps(found, indent=2) + "\n")
         atomic_write(RESULTS.with_suffix(".md"), table(found))
 

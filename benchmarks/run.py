@@ -11,14 +11,13 @@ import dataclasses
 import importlib
 import json
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from speed import corpus
-from speed.harness import Row, machine
+from speed.harness import Row, command, machine
 
 from ser_plugins.files import atomic_write
 from ser_plugins.training.cli import keep_memory
@@ -55,13 +54,6 @@ def describe(facts: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     others = "; ".join(f"{name}: {value}" for name, value in facts.items() if name != "versions")
     return f"{others}; {versions}."
-
-
-def command(words: list[str]) -> str:
-    """Write the command line, without the folders of this machine."""
-    folders = [before.endswith("_folder") for before in ["", *words]]
-    named = ["FOLDER" if folder else word for word, folder in zip(words, folders, strict=False)]
-    return shlex.join(["python", *named])
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -160,6 +161,13 @@ def machine() -> dict[str, Any]:
         "bfloat16 ceiling, GFLOP/s": round(ceiling(torch.bfloat16), 1),
         "memory, GB/s": round(memory_rate(), 1),
     }
+
+
+def command(words: list[str]) -> str:
+    """Write the command line, without the folders of this machine."""
+    folders = [before.endswith("_folder") for before in ["", *words]]
+    named = ["FOLDER" if folder else word for word, folder in zip(words, folders, strict=False)]
+    return shlex.join(["python", *named])
 
 
 def milliseconds(seconds: float) -> str:
