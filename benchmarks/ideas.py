@@ -80,8 +80,8 @@ def recipe_of(idea: str, arguments: list[str]) -> Recipe:
     return recipe
 
 
-def valid_accuracy(recipe: Recipe, fold: int) -> float:
-    """Train on a fold; the best validation accuracy."""
+def valid_accuracies(recipe: Recipe, fold: int) -> tuple[float, float]:
+    """Train on a fold; validation accuracy of the best epoch, and of the last, which no luck has chosen."""
     corpus = recipe.read_corpus()
     prepared = prepare_corpus(recipe, corpus)
     parts = {name: with_audio(table, prepared) for name, table in fold_parts(corpus, fold).items() if name != "test"}
@@ -89,15 +89,15 @@ def valid_accuracy(recipe: Recipe, fold: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         source, _ = encoder_source(recipe, tree, parts["train"], Path(folder))
         brain, _ = train(tree, recipe.options, Path(folder), source, EncoderBrain, partial(make_loaders, parts=parts))
-    return float(brain.best["accuracy"])
+    return float(brain.best["accuracy"]), brain.validate()["accuracy"]
 
 
-def keep(idea: str, fold: int, accuracy: float) -> None:
+def keep(idea: str, fold: int, accuracy: float, last: float) -> None:
     """Add a result to the file, which other processes may write to as well."""
     with FileLock(RESULTS.with_suffix(".lock")):
         found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
-        words = command(sys.argv)
-        found.append({"idea": idea, "fold": fold, "accuracy": accuracy, "command": words, "commit": commit()})
+        about = {"command": command(sys.argv), "commit": commit()}
+        found.append({"idea": idea, "fold": fold, "accuracy": accuracy, "last": last, **about})
         atomic_write(RESULTS, json.dumps(found, indent=2) + "\n")
         atomic_write(RESULTS.with_suffix(".md"), table(found))
 
@@ -106,14 +106,15 @@ def table(found: list[dict[str, Any]]) -> str:
     """One row an idea."""
     folds = sorted({one["fold"] for one in found})
     lines = [
-        "Best validation accuracy, %.\n",
-        f"| | {' | '.join(f'fold {fold}' for fold in folds)} | mean |",
-        "|---" * (2 + len(folds)) + "|",
+        "Validation accuracy of the best epoch, %, and the mean of the last epochs'.\n",
+        f"| | {' | '.join(f'fold {fold}' for fold in folds)} | mean | last |",
+        "|---" * (3 + len(folds)) + "|",
     ]
     for idea in dict.fromkeys(one["idea"] for one in found):
-        of = {one["fold"]: 100 * one["accuracy"] for one in found if one["idea"] == idea}
-        cells = [f"{of[fold]:.1f}" if fold in of else "" for fold in folds]
-        lines.append(f"| {idea} | {' | '.join(cells)} | {statistics.mean(of.values()):.1f} |")
+        of = {one["fold"]: one for one in found if one["idea"] == idea}
+        cells = [f"{100 * of[fold]['accuracy']:.1f}" if fold in of else "" for fold in folds]
+        means = [100 * statistics.mean(one[key] for one in of.values()) for key in ("accuracy", "last")]
+        lines.append(f"| {idea} | {' | '.join(cells)} | {' | '.join(f'{value:.1f}' for value in means)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -128,9 +129,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for idea in given.ideas or IDEAS:
         for fold in map(int, given.folds.split(",")):
-            accuracy = valid_accuracy(recipe_of(idea, arguments), fold)
-            print(f"{idea}, fold {fold}: {100 * accuracy:.1f} %", flush=True)
-            keep(idea, fold, accuracy)
+            accuracy, last = valid_accuracies(recipe_of(idea, arguments), fold)
+            print(f"{idea}, fold {fold}: {100 * accuracy:.1f} %, last epoch {100 * last:.1f} %", flush=True)
+            keep(idea, fold, accuracy, last)
 
 
 if __name__ == "__main__":
