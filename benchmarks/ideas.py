@@ -53,14 +53,14 @@ CHANGES = {
     "crops of 3 s": "crop_seconds: 3.0",
     "slow backbone": "backbone_lr_factor: 0.3",
     "lr 0.0003": "lr: 0.0003",
-    "EMA": "ema_decay: 0.99",
+    "no EMA": "ema_decay: null",
     "mixup": "mixup: 0.2",
     "dropout": DROPOUT,
 }
 IDEAS = [
     "S1",
     "S1 + cosine",
-    *(f"S1, {change}" for change in ("no augmentation", "EMA", "mixup", "dropout")),
+    *(f"S1, {change}" for change in ("no augmentation", "no EMA", "mixup", "dropout")),
     "S3",
     "S3, no augmentation",
     "S6",

@@ -38,13 +38,13 @@ def test_each_strategy_leaves_a_model_that_decides_as_the_run_did(train, own, tm
     wavs = [model.load_audio(str(next(Path(tmp_path).glob(f"{name}.wav"))), savedir=str(tmp_path)) for name in table.id]
     for row, wav, embedding in zip(table.itertuples(), wavs, kept, strict=True):
         scores, _, _, label = model.classify_batch(wav[None])
-        np.testing.assert_allclose(scores.flatten(), [row.happy, row.sad], atol=1e-4)
+        np.testing.assert_allclose(scores.flatten(), [row.happy, row.sad], rtol=1e-4, atol=1e-4)
         assert np.ravel(label)[0] == row.predicted
         np.testing.assert_allclose(model.encode_batch(wav[None]).flatten(), embedding, rtol=1e-4, atol=1e-4)
     batch = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
     lengths = torch.tensor([len(wav) / batch.shape[1] for wav in wavs])
     scores, *_ = model.classify_batch(batch, lengths)
-    np.testing.assert_allclose(scores.squeeze(1), table[["happy", "sad"]], atol=1e-4)
+    np.testing.assert_allclose(scores.squeeze(1), table[["happy", "sad"]], rtol=1e-4, atol=1e-4)
 
 
 def test_the_prior_is_that_of_the_training_part(train, own, tmp_path):
