@@ -119,10 +119,11 @@ def test_exported_model_takes_batches_of_mixed_length(runs, tmp_path, strategy):
     batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
     lengths = torch.tensor([len(clip) / 16000 for clip in clips])
     together, together_embedded = model.classify_batch(batch, lengths), model.encode_batch(batch, lengths)
+    rounding = 1e-5 * float(together_embedded.abs().max())
     for i, clip in enumerate(clips):
         alone = model.classify_batch(clip[None])
         torch.testing.assert_close(together[0][i], alone[0][0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(together_embedded[i], model.encode_batch(clip[None])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(together_embedded[i], model.encode_batch(clip[None])[0], atol=rounding, rtol=0)
         assert np.ravel(together[3])[i] == np.ravel(alone[3])[0]
 
 
