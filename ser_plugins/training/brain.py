@@ -148,7 +148,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         """Begin an average of each network; the first weights are soon forgotten."""
 
         def follow(average: Any, weights: Any, count: Tensor | int) -> None:
-            share = min(decay, (1 + int(count)) / (10 + int(count)))
+            steps = int(count)
+            share = min(decay, (1 + steps) / (10 + steps))
             get_ema_multi_avg_fn(share)(average, weights, count)  # type: ignore[no-untyped-call]
 
         for name, module in self.modules.items():
