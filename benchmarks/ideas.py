@@ -44,6 +44,12 @@ classifier: !new:ser_plugins.SoftmaxClassifier
     n_classes: !ref <n_classes>
     dropout: 0.5
 """
+MEL = """
+n_bins: 80
+compute_features: !new:ser_plugins.MelSpectrogram
+    n_mels: !ref <n_bins>
+    log: !ref <log_magnitude>
+"""
 CHANGES = {
     "no augmentation": "wav_augment: null\nfeat_augment: null",
     "triplet": "metric_loss: !new:ser_plugins.TripletLoss\n    margin: !ref <alpha>",
@@ -56,11 +62,12 @@ CHANGES = {
     "no EMA": "ema_decay: null",
     "mixup": "mixup: 0.2",
     "dropout": DROPOUT,
+    "Mel": MEL,
 }
 IDEAS = [
     "S1",
     "S1 + cosine",
-    *(f"S1, {change}" for change in ("no augmentation", "no EMA", "mixup", "dropout")),
+    *(f"S1, {change}" for change in ("no augmentation", "no EMA", "mixup", "dropout", "Mel")),
     "S3",
     "S3, no augmentation",
     "S6",

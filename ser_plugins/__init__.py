@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
-from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
+from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.metric.losses import (
     EmotionConstrainedTripletLoss,
@@ -34,6 +34,7 @@ __all__ = [
     "GradedTripletLoss",
     "MarginClassifier",
     "MeanPooling",
+    "MelSpectrogram",
     "ProjectedGhostVLAD",
     "SEResNet34",
     "SSLBackbone",

@@ -11,7 +11,7 @@ from speechbrain.nnet.normalization import BatchNorm1d
 from torch import nn
 
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
-from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
+from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.errors import InputError
 from ser_plugins.models.bagged_svm import BaggedSVMClassifier
@@ -20,7 +20,7 @@ from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.registry import MODELS, POOLINGS
 
-AUDIO = (SpeechNormalizer, Spectrogram, SpectrogramNorm, CepstralFeatures, SpectralFeatures)
+AUDIO = (SpeechNormalizer, Spectrogram, MelSpectrogram, SpectrogramNorm, CepstralFeatures, SpectralFeatures)
 CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, SVMClassifier, BaggedSVMClassifier)
 KEYS = {"class", "arguments"}
 

@@ -1,5 +1,6 @@
-"""The spectrogram and its normalisation against loops of numpy."""
+"""The spectrogram and its normalisation against loops of numpy, Mel filters against librosa's."""
 
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import get_window
 
-from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
+from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 
 WINDOW, HOP = 512, 160  # 32 ms and 10 ms at 16 kHz
 
@@ -63,10 +64,27 @@ def test_a_tone_lies_in_its_bin():
     assert Spectrogram()(tone[None])[0, 10:-10].argmax(-1).unique().tolist() == [32]  # 1000 Hz / 31.25 Hz
 
 
+@pytest.mark.parametrize(("sample_rate", "n_mels"), [(16000, 80), (8000, 40)])
+def test_mel_filters_are_those_of_librosa(sample_rate, n_mels):
+    signal = noise(4000) - 0.5
+    filters = librosa.filters.mel(sr=sample_rate, n_fft=512, n_mels=n_mels, norm=None)
+    options = {"sample_rate": sample_rate, "hop_length": 1000 * HOP / sample_rate}
+    options["win_length"] = 1000 * WINDOW / sample_rate
+    for log in (False, True):
+        feats = MelSpectrogram(n_mels, log=log, **options)(torch.from_numpy(signal)[None])
+        expected = magnitudes_by_loop(signal) @ filters.T
+        np.testing.assert_allclose(feats[0], np.log(1 + expected / 1e-3) if log else expected, atol=1e-3, rtol=1e-4)
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(1, 4000), min_size=1, max_size=4), st.integers(0, 2000), st.booleans())
-def test_padded_clips_have_the_frames_they_have_alone(lengths, beyond, log):
-    spectrogram = Spectrogram(log=log)
+@given(
+    st.lists(st.integers(1, 4000), min_size=1, max_size=4),
+    st.integers(0, 2000),
+    st.sampled_from([Spectrogram, MelSpectrogram]),
+    st.booleans(),
+)
+def test_padded_clips_have_the_frames_they_have_alone(lengths, beyond, kind, log):
+    spectrogram = kind(log=log)
     clips = [torch.from_numpy(noise(n, seed)) for seed, n in enumerate(lengths)]
     batch = torch.zeros(len(clips), max(lengths) + beyond)
     for row, clip in zip(batch, clips, strict=True):
@@ -116,9 +134,10 @@ def test_autocast_changes_nothing(log):
 
 
 def test_the_window_follows_the_module_and_is_not_saved():
-    assert not Spectrogram().state_dict()
+    assert not Spectrogram().state_dict() and not MelSpectrogram().state_dict()
     wavs = torch.from_numpy(noise(1000))[None]
-    assert Spectrogram().half()(wavs).dtype == torch.float32
+    for spectrogram in (Spectrogram(), MelSpectrogram()):
+        assert spectrogram.half()(wavs).dtype == torch.float32
 
 
 def test_other_shapes_and_axes_are_refused():

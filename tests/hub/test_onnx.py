@@ -48,6 +48,11 @@ KINDS = {
         win_length=25.0, axis="frame", classifier="MarginClassifier\n    input_size: 12\n    n_classes: 4"
     ),
 }
+KINDS["mel"] = (
+    KINDS["softmax"]
+    .replace("ser_plugins.Spectrogram", "ser_plugins.MelSpectrogram\n    n_mels: 64", 1)
+    .replace("SEResNet34", "SEResNet34\n        n_bins: 64")
+)
 
 
 def write(folder, yaml):
