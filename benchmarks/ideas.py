@@ -46,6 +46,7 @@ classifier: !new:ser_plugins.SoftmaxClassifier
 """
 MEL = """
 n_bins: 80
+dropped_bins: 12
 compute_features: !new:ser_plugins.MelSpectrogram
     n_mels: !ref <n_bins>
     log: !ref <log_magnitude>
