@@ -74,7 +74,7 @@ IDEAS = [
     "S6",
     *(f"S3 + {part}" for part in PARTS),
     *(f"S6 - {part}" for part in PARTS),
-    *(f"S6, {change}" for change in CHANGES),
+    *(f"S6, {change}" for change in CHANGES if change != "Mel"),
 ]
 
 
