@@ -105,12 +105,22 @@ def test_the_thin_network_is_s5_with_another_network_and_its_features():
     assert made["embedding_model"].eval()(feats).shape == (2, 1, 512)
 
 
-def test_s6_is_s5_with_another_training():
+def test_s6_is_s5_with_another_training_on_mel_bins():
     one, other = read("s5"), read("s6")
     assert list(one) == list(other)
     changed = {key for key in one if configuration.dump({"_": one[key]}) != configuration.dump({"_": other[key]})}
     training = {"classification_loss", "opt_class", "lr_schedule"}
-    assert changed == {"strategy", "classifier"} | training
+    features = {"n_bins", "dropped_bins", "compute_features"}
+    assert changed == {"strategy", "classifier"} | training | features
+    made = configuration.build({**other, "n_classes": 4})
+    feats = made["mean_var_norm"](made["compute_features"](torch.randn(2, 3200)))
+    assert feats.shape == (2, 21, 80) and made["embedding_model"].eval()(feats).shape == (2, 1, 512)
     schedule = configuration.build({**other, "number_of_epochs": 10})["lr_schedule"]
     rates = [schedule(epoch) for epoch in range(1, 11)]
     assert rates[1] == max(rates) == 1 and rates[1:] == sorted(rates[1:], reverse=True) and 0 < rates[-1] < 0.05
+
+
+def test_speakers_for_s6_are_heard_as_it_hears():
+    speakers, other = read("pretrain_mel"), read("s6")
+    for key in ("n_bins", "log_magnitude", "compute_features", "mean_var_norm", "audio_normalizer"):
+        assert configuration.dump({"_": speakers[key]}) == configuration.dump({"_": other[key]})
