@@ -32,6 +32,7 @@ PARTS = {
     "constraint": ("metric_loss",),
     "smoothing": ("classification_loss",),
     "cosine": ("opt_class", "lr_schedule"),
+    "Mel bins": ("n_bins", "dropped_bins", "compute_features"),
 }
 MARGIN = """
 classifier: !new:ser_plugins.MarginClassifier
@@ -43,13 +44,6 @@ classifier: !new:ser_plugins.SoftmaxClassifier
     input_size: !ref <embedding_size>
     n_classes: !ref <n_classes>
     dropout: 0.5
-"""
-MEL = """
-n_bins: 80
-dropped_bins: 12
-compute_features: !new:ser_plugins.MelSpectrogram
-    n_mels: !ref <n_bins>
-    log: !ref <log_magnitude>
 """
 CHANGES = {
     "no augmentation": "wav_augment: null\nfeat_augment: null",
@@ -63,18 +57,18 @@ CHANGES = {
     "no EMA": "ema_decay: null",
     "mixup": "mixup: 0.2",
     "dropout": DROPOUT,
-    "Mel": MEL,
 }
 IDEAS = [
     "S1",
     "S1 + cosine",
-    *(f"S1, {change}" for change in ("no augmentation", "no EMA", "mixup", "dropout", "Mel")),
+    "S1 + Mel bins",
+    *(f"S1, {change}" for change in ("no augmentation", "no EMA", "mixup", "dropout")),
     "S3",
     "S3, no augmentation",
     "S6",
     *(f"S3 + {part}" for part in PARTS),
     *(f"S6 - {part}" for part in PARTS),
-    *(f"S6, {change}" for change in CHANGES if change != "Mel"),
+    *(f"S6, {change}" for change in CHANGES),
 ]
 
 

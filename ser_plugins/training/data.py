@@ -45,7 +45,7 @@ def make_dataset(
     }
 
     def signal(path: str) -> Tensor:
-        samples = np.load(path)  # all of it: to map the file takes three times as long as to read an utterance
+        samples = np.load(path)  # all of it: to map a file takes longer than to read an utterance
         if crop_seconds is not None:
             samples = crop(samples, round(crop_seconds * SAMPLE_RATE), float(torch.rand(())))
         return torch.from_numpy(samples)
