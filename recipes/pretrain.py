@@ -7,4 +7,4 @@ from ser_plugins.training.speakers import pretrain
 if __name__ == "__main__":
     recipe, folder = start(pretrain)
     print(f"results: {folder}")
-    print(f"  python recipes/train.py hparams/s5.yaml --pretrained_encoder {folder / 'encoder'}")
+    print(f"first weights for recipes/train.py: --pretrained_encoder {folder / 'encoder'}")
