@@ -17,9 +17,10 @@ ROOT = Path(__file__).parents[1]
 LABELS = ["neutral", "happy", "sad", "angry"]
 FRAMES = [64, 40, 17]
 # Network, input of an utterance, and size of a descriptor or embedding. An utterance of FeatureCNN is one frame.
+# No kernel of 8 over 8 channels in the self-supervised one, as in conftest.py.
 SSL = {"model_type": "wavlm", "do_normalize": True, "num_hidden_layers": 2, "num_attention_heads": 2}
-SSL |= {"hidden_size": 16, "intermediate_size": 32, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
-SSL |= {"conv_dim": [8, 8], "conv_kernel": [10, 8], "conv_stride": [5, 8], "num_feat_extract_layers": 2}
+SSL |= {"hidden_size": 16, "intermediate_size": 32, "num_conv_pos_embeddings": 6, "num_conv_pos_embedding_groups": 2}
+SSL |= {"conv_dim": [8, 8], "conv_kernel": [10, 9], "conv_stride": [5, 8], "num_feat_extract_layers": 2}
 MODELS = {
     "FeatureCNN": (lambda: ser_plugins.FeatureCNN(40, channels=(8, 8, 8), dropout=0.0, embedding_size=12), (40,), 12),
     "SEResNet34": (lambda: ser_plugins.SEResNet34((8, 8, 16, 16), reduction=1), (257,), 16),
