@@ -148,7 +148,7 @@ def test_autocast_leaves_the_descriptors_near(write_ssl, tmp_path):
     plain, _ = backbone(wavs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast, _ = backbone(wavs)
-    assert cast.dtype == torch.float32 and torch.cosine_similarity(plain, cast, dim=-1).mean() > 0.98
+    assert cast.dtype == torch.float32 and torch.cosine_similarity(plain, cast, dim=-1).mean() > 0.999
 
 
 def test_what_is_no_such_network_is_refused_with_a_remedy(write_ssl, tmp_path):
