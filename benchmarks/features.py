@@ -45,7 +45,9 @@ def valid_accuracies(recipe: Recipe, folds: Sequence[int]) -> list[float]:
     accuracies = []
     for fold in folds:
         parts = {
-            name: with_audio(table, prepared) for name, table in fold_parts(corpus, fold).items() if name != "test"
+            name: with_audio(recipe, table, prepared)
+            for name, table in fold_parts(corpus, fold).items()
+            if name != "test"
         }
         with tempfile.TemporaryDirectory() as folder:
             tree = {**recipe.tree, "labels": list(corpus.labels)}

@@ -56,6 +56,7 @@ CHANGES = {
     "lr 0.0003": "lr: 0.0003",
     "no EMA": "ema_decay: null",
     "mixup": "mixup: 0.2",
+    "known speakers": "norm_axis: speaker",
     "dropout": DROPOUT,
 }
 IDEAS = [
@@ -86,7 +87,9 @@ def valid_accuracies(recipe: Recipe, fold: int) -> tuple[float, float]:
     """Train on a fold; validation accuracy of the best epoch, and of the last, which no luck has chosen."""
     corpus = recipe.read_corpus()
     prepared = prepare_corpus(recipe, corpus)
-    parts = {name: with_audio(table, prepared) for name, table in fold_parts(corpus, fold).items() if name != "test"}
+    parts = {
+        name: with_audio(recipe, table, prepared) for name, table in fold_parts(corpus, fold).items() if name != "test"
+    }
     tree = {**recipe.tree, "labels": list(corpus.labels)}
     with tempfile.TemporaryDirectory() as folder:
         source, _ = encoder_source(recipe, tree, parts["train"], Path(folder))

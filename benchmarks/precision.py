@@ -28,7 +28,7 @@ NOISE = 1e-3  # of the waveform's deviation: 60 dB below it
 def read_batches(recipe: Recipe) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Any]]:
     """Training crops [B, T] with their labels, and what S1 is made of."""
     corpus = recipe.read_corpus()
-    table = with_audio(fold_parts(corpus, recipe.folds()[0])["train"], prepare_corpus(recipe, corpus))
+    table = with_audio(recipe, fold_parts(corpus, recipe.folds()[0])["train"], prepare_corpus(recipe, corpus))
     tree = {**recipe.tree, "labels": list(corpus.labels)}
     hparams = configuration.build(tree)
     dataset = make_dataset(table, "emotion", corpus.labels, hparams["crop_seconds"])

@@ -120,6 +120,13 @@ def test_s6_is_s5_with_another_training_on_mel_bins():
     assert rates[1] == max(rates) == 1 and rates[1:] == sorted(rates[1:], reverse=True) and 0 < rates[-1] < 0.05
 
 
+def test_s7_is_s6_told_who_speaks():
+    one, other = read("s6"), read("s7")
+    assert list(one) == list(other)
+    changed = {key for key in one if configuration.dump({"_": one[key]}) != configuration.dump({"_": other[key]})}
+    assert changed == {"strategy", "norm_axis"} and other["norm_axis"] == "speaker"
+
+
 def test_speakers_for_s6_are_heard_as_it_hears():
     speakers, other = read("pretrain_mel"), read("s6")
     for key in ("n_bins", "log_magnitude", "compute_features", "mean_var_norm", "audio_normalizer"):

@@ -122,7 +122,7 @@ def run() -> Iterator[Row]:
     own = recipe()
     corpus = own.read_corpus()
     prepared = prepare_corpus(own, corpus)
-    parts = {name: with_audio(table, prepared) for name, table in fold_parts(corpus, 1).items() if name != "test"}
+    parts = {name: with_audio(own, table, prepared) for name, table in fold_parts(corpus, 1).items() if name != "test"}
     tree = {**own.tree, "labels": list(corpus.labels)}
     brain = timed(partial(make_loaders, parts=parts), tree, own.options)
     loader, _ = make_loaders(brain, tree_values(brain), parts)

@@ -19,7 +19,7 @@ def epoch(own: Recipe, prepared: dict[str, str]) -> None:
     """Train for an epoch as the recipe does."""
     keep_memory()
     corpus = own.read_corpus()
-    parts = {name: with_audio(table, prepared) for name, table in fold_parts(corpus, 1).items()}
+    parts = {name: with_audio(own, table, prepared) for name, table in fold_parts(corpus, 1).items()}
     tree = {**own.tree, "labels": list(corpus.labels), "number_of_epochs": 1}
     with tempfile.TemporaryDirectory() as folder:
         train(tree, own.options, Path(folder), None, EncoderBrain, partial(make_loaders, parts=parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -134,13 +135,20 @@ class MelSpectrogram(Spectrogram):
 
 
 class SpectrogramNorm(nn.Module):
-    """Zero mean and unit standard deviation, per utterance; padded frames neither count nor change.
+    """Zero mean and unit standard deviation; padded frames neither count nor change.
 
     Parameters
     ----------
-    axis : {"utterance", "bin", "frame"}
+    axis : {"utterance", "bin", "frame", "speaker"}
         Over what the statistics are taken: all values of an utterance; each frequency bin over time; each frame over
-        its bins (as Xie et al., ICASSP 2019).
+        its bins (as Xie et al., ICASSP 2019); or the mean of each bin, and the deviation of all, over what a speaker
+        said: how loud and how bright the voice is against its usual self. Of a speaker that is not told it has no more
+        than the utterance.
+
+    Attributes
+    ----------
+    speaker : torch.Tensor or None
+        With axis "speaker": whose voice is heard where ``forward`` is not told, as `measure` returns it.
 
     Example
     -------
@@ -149,24 +157,47 @@ class SpectrogramNorm(nn.Module):
     (True, True)
     """
 
-    DIMS: ClassVar = {"utterance": (1, 2), "bin": (1,), "frame": (2,)}
+    DIMS: ClassVar = {"utterance": (1, 2), "bin": (1,), "frame": (2,), "speaker": (1,)}  # of the mean
 
-    def __init__(self, axis: Literal["utterance", "bin", "frame"] = "utterance") -> None:
+    def __init__(self, axis: Literal["utterance", "bin", "frame", "speaker"] = "utterance") -> None:
         super().__init__()
         if axis not in self.DIMS:
             raise ValueError(f"axis of normalisation must be one of {', '.join(self.DIMS)}, not {axis!r}")
         self.axis = axis
+        self.speaker: Tensor | None = None
 
-    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Normalise ``feats`` [B, T', F] with relative ``lengths`` [B]; the shape stays."""
+    def forward(self, feats: Tensor, lengths: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
+        """Normalise ``feats`` [B, T', F] with relative ``lengths`` [B]; the shape stays.
+
+        ``speaker`` [B, F + 1], or [F + 1] where all are of one, is what `measure` found of who is speaking.
+        """
         mask = frame_mask(count_frames(feats, lengths), feats.shape[1]).unsqueeze(-1)
-        count = self._sum(mask.expand_as(feats)).clamp(min=1)
-        mean = self._sum(feats * mask) / count
+        speaker = self.speaker if speaker is None else speaker
+        if speaker is not None:
+            speaker = speaker.to(feats.device).unsqueeze(-2)
+            return (feats - speaker[..., :-1]) * mask / (speaker[..., -1:] + 1e-5)
+        dims = self.DIMS[self.axis]
+        ones = mask.expand_as(feats)
+        mean = _sum(feats * mask, dims) / _sum(ones, dims).clamp(min=1)
         centred = (feats - mean) * mask
-        std = (self._sum(centred.square()) / count).sqrt()
+        dims = (1, 2) if self.axis == "speaker" else dims
+        std = (_sum(centred.square(), dims) / _sum(ones, dims).clamp(min=1)).sqrt()
         return centred / (std + 1e-5)
 
-    def _sum(self, x: Tensor) -> Tensor:
-        for dim in reversed(self.DIMS[self.axis]):  # one after the other: onnxruntime loses digits in long sums
-            x = x.sum(dim, keepdim=True)
-        return x
+    @staticmethod
+    def measure(utterances: Iterable[Tensor]) -> Tensor:
+        """Measure a speaker's voice: the mean of each bin and the deviation of all from it, [F + 1].
+
+        ``utterances`` are the features of what the speaker said, each [1, T', F] or [T', F]; blank frames do not count.
+        """
+        frames = torch.cat([feats.reshape(-1, feats.shape[-1]) for feats in utterances])
+        frames = frames[(frames != 0).any(-1)].double()
+        mean = frames.sum(0) / max(1, len(frames))
+        variance = (frames - mean).square().sum() / max(1, frames.numel())
+        return torch.cat([mean, variance.sqrt().unsqueeze(0)]).float()
+
+
+def _sum(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    for dim in reversed(dims):  # one after the other: onnxruntime loses digits in long sums
+        x = x.sum(dim, keepdim=True)
+    return x

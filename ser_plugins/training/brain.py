@@ -54,7 +54,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         wavs, lengths = batch.signal
         if augmented and self.hparams.wav_augment is not None:
             wavs, lengths = self.hparams.wav_augment(wavs, lengths)
-        feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths)
+        voices = (batch.voice.data,) if hasattr(batch, "voice") else ()
+        feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths, *voices)
         if augmented and self.hparams.feat_augment is not None:
             feats, lengths = self.hparams.feat_augment(feats, lengths)
         if augmented and self.hparams.mixup is not None:

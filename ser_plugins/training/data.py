@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ import pandas as pd
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch import Tensor
+from tqdm import tqdm
+
+from ser_plugins.audio.spectrogram import SpectrogramNorm
 
 SAMPLE_RATE = 16000
 
@@ -26,12 +29,13 @@ def crop(signal: np.ndarray[Any, Any], samples: int, where: float) -> np.ndarray
 def make_dataset(
     table: pd.DataFrame, column: str, classes: Sequence[str], crop_seconds: float | None = None
 ) -> DynamicItemDataset:
-    """Make a dataset of ``id``, ``signal`` [T] and ``label`` [1].
+    """Make a dataset of ``id``, ``signal`` [T] and ``label`` [1], and of ``voice`` [F + 1] where voices are known.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One row an utterance: ``id``, ``prepared`` (a .npy file of 16 kHz samples) and ``column``.
+        One row an utterance: ``id``, ``prepared`` (a .npy file of 16 kHz samples), ``column``, and ``voice`` where
+        `with_voices` has added it.
     column : str
         What is to be recognised: "emotion" or "speaker".
     classes : sequence of str
@@ -41,7 +45,8 @@ def make_dataset(
     """
     index = {name: i for i, name in enumerate(classes)}
     rows = {
-        str(row["id"]): {"path": str(row["prepared"]), "target": index[row[column]]} for row in table.to_dict("records")
+        str(row["id"]): {"path": str(row["prepared"]), "target": index[row[column]], "voice": row.get("voice")}
+        for row in table.to_dict("records")
     }
 
     def signal(path: str) -> Tensor:
@@ -53,7 +58,7 @@ def make_dataset(
     dataset = DynamicItemDataset(rows)
     dataset.add_dynamic_item(signal, takes="path", provides="signal")
     dataset.add_dynamic_item(lambda target: torch.tensor([target]), takes="target", provides="label")
-    dataset.set_output_keys(["id", "signal", "label"])
+    dataset.set_output_keys(["id", "signal", "label", *({"voice"} & set(table.columns))])
     return dataset
 
 
@@ -61,3 +66,12 @@ def by_length(table: pd.DataFrame) -> pd.DataFrame:
     """Sort utterances by the size of their audio, so that batches hold little padding."""
     sizes = [os.path.getsize(path) for path in table["prepared"]]
     return table.assign(size=sizes).sort_values("size", kind="stable").drop(columns="size")
+
+
+def with_voices(table: pd.DataFrame, compute_features: Callable[[Tensor], Tensor]) -> pd.DataFrame:
+    """Add the column ``voice``: what `SpectrogramNorm.measure` finds of each speaker, over all that the table has."""
+    voices = {
+        speaker: SpectrogramNorm.measure(compute_features(torch.from_numpy(np.load(path))[None]) for path in paths)
+        for speaker, paths in tqdm(table.groupby("speaker")["prepared"], desc="measuring voices", leave=False)
+    }
+    return table.assign(voice=table["speaker"].map(voices))

@@ -31,7 +31,7 @@ from ser_plugins.models.ssl import describe
 from ser_plugins.report.figures import confusion_figure
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.data import by_length, make_dataset
+from ser_plugins.training.data import by_length, make_dataset, with_voices
 from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
 from ser_plugins.training.fit import Hparams, run_facts, train
 from ser_plugins.training.recipe import Recipe
@@ -67,7 +67,7 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
     prepared = run_on_main(prepare_corpus, [recipe, corpus])
     for fold in folds:
         logger.info("%s, %s, fold %d of %s", recipe.tree["strategy"], corpus.name, fold, n_folds)
-        tables = {name: with_audio(table, prepared) for name, table in parts[fold].items()}
+        tables = {name: with_audio(recipe, table, prepared) for name, table in parts[fold].items()}
         run_fold(recipe, corpus, tables, fold, output / f"fold{fold}")
 
 
@@ -95,9 +95,11 @@ def prepare_corpus(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
     return dict(zip(paths, map(str, done), strict=True))
 
 
-def with_audio(table: pd.DataFrame, prepared: Mapping[str, str]) -> pd.DataFrame:
-    """Add the column ``prepared``."""
-    return table.assign(prepared=[prepared[str(path)] for path in table["path"]])
+def with_audio(recipe: Recipe, table: pd.DataFrame, prepared: Mapping[str, str]) -> pd.DataFrame:
+    """Add the column ``prepared``, and ``voice`` where spectrograms are normalised by speaker."""
+    table = table.assign(prepared=[prepared[str(path)] for path in table["path"]])
+    compute_features, norm = recipe.front_end()
+    return with_voices(table, compute_features) if getattr(norm, "axis", None) == "speaker" else table
 
 
 def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 from ruamel.yaml import YAML
+from torch import Tensor
 
 from ser_plugins import configuration
 from ser_plugins.audio.speech import SpeechNormalizer
@@ -90,6 +91,12 @@ class Recipe:
         section = configuration.resolve(self.tree)["audio_normalizer"]
         normalizer: SpeechNormalizer = configuration.build({"audio_normalizer": section})["audio_normalizer"]
         return normalizer
+
+    def front_end(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        """What turns speech into features, and what normalises them."""
+        tree = configuration.resolve(self.tree)
+        built = configuration.build({name: tree[name] for name in ("compute_features", "mean_var_norm")})
+        return built["compute_features"], built["mean_var_norm"]
 
     def folds(self) -> list[int]:
         """Folds that are asked for."""

@@ -102,7 +102,7 @@ def test_frames_after_the_last_sound_are_blank():
     assert not feats[7:].any() and not Spectrogram()(torch.zeros(1, 500)).any()
 
 
-@pytest.mark.parametrize("axis", ["utterance", "bin", "frame"])
+@pytest.mark.parametrize("axis", ["utterance", "bin", "frame", "speaker"])
 @pytest.mark.parametrize("relative", [True, False], ids=["lengths", "blank"])
 def test_norm_is_that_of_the_frames_that_are_not_padded(axis, relative):
     frames = [9, 4, 1]
@@ -111,15 +111,39 @@ def test_norm_is_that_of_the_frames_that_are_not_padded(axis, relative):
     for row, n in zip(feats, frames, strict=True):
         row[n:] = 77 if relative else 0
     out = SpectrogramNorm(axis)(feats, lengths if relative else None).numpy()
-    over = {"utterance": (0, 1), "bin": 0, "frame": 1}[axis]
+    over = {"utterance": (0, 1), "bin": 0, "frame": 1, "speaker": 0}[axis]
     for found, given_, n in zip(out, feats.numpy(), frames, strict=True):
         valid = given_[:n]
-        expected = (valid - valid.mean(over, keepdims=True)) / (valid.std(over, keepdims=True) + 1e-5)
+        centred = valid - valid.mean(over, keepdims=True)
+        deviation = np.sqrt(np.square(centred).mean(None if axis == "speaker" else over, keepdims=True))
+        expected = centred / (deviation + 1e-5)
         np.testing.assert_allclose(found[:n], expected, atol=1e-9)
         assert not found[n:].any()
 
 
-@pytest.mark.parametrize("axis", ["utterance", "bin", "frame"])
+def test_all_that_a_speaker_says_is_normalised_together():
+    features, norm = MelSpectrogram(log=True), SpectrogramNorm("speaker")
+    clips = [[noise(n, n) * level for n in (3000, 4500, 800)] for level in (0.1, 2.0)]
+    feats = [[features(torch.from_numpy(clip)[None]) for clip in speaker] for speaker in clips]
+    voices = torch.stack([norm.measure(speaker) for speaker in feats])
+    spoken = zip(feats, voices, strict=True)
+    found = [[norm(one, None, voice[None])[0].numpy() for one in speaker] for speaker, voice in spoken]
+    for speaker in found:
+        frames = np.concatenate(speaker)
+        np.testing.assert_allclose(frames.mean(0), 0, atol=1e-4)
+        assert abs(frames.std() - 1) < 1e-3 and not np.allclose(speaker[0].std(), 1, atol=1e-3)
+    # a padded batch of both, and a voice that the module has been told
+    batch = torch.zeros(2, feats[0][1].shape[1], 80)
+    batch[0], batch[1, : feats[1][2].shape[1]] = feats[0][1], feats[1][2]
+    together = norm(batch, None, voices).numpy()
+    np.testing.assert_allclose(together[0], found[0][1], atol=1e-5)
+    np.testing.assert_allclose(together[1, : len(found[1][2])], found[1][2], atol=1e-5)
+    assert not together[1, len(found[1][2]) :].any()
+    norm.speaker = voices[0]
+    np.testing.assert_allclose(norm(feats[0][1])[0], found[0][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", ["utterance", "bin", "frame", "speaker"])
 def test_silence_stays_finite(axis):
     assert not SpectrogramNorm(axis)(Spectrogram(log=True)(torch.zeros(2, 3200))).any()
 
@@ -143,5 +167,5 @@ def test_the_window_follows_the_module_and_is_not_saved():
 def test_other_shapes_and_axes_are_refused():
     with pytest.raises(ValueError, match=r"\[batch, samples\]"):
         Spectrogram()(torch.zeros(100))
-    with pytest.raises(ValueError, match="utterance, bin, frame"):
+    with pytest.raises(ValueError, match="utterance, bin, frame, speaker"):
         SpectrogramNorm("time")

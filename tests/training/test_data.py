@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 
-from ser_plugins.training.data import by_length, crop, make_dataset
+from ser_plugins.audio.spectrogram import MelSpectrogram
+from ser_plugins.training.data import by_length, crop, make_dataset, with_voices
 
 LENGTHS = [300, 100, 500, 100]
 
@@ -75,3 +76,16 @@ def test_by_length_sorts_and_keeps_equal_ones_in_order(table):
     assert ordered["id"].tolist() == ["clip1", "clip3", "clip0", "clip2"]
     assert ordered.columns.tolist() == table.columns.tolist()
     pd.testing.assert_frame_equal(ordered.loc[table.index], table)
+
+
+def test_voices_are_those_of_all_that_the_table_has_of_a_speaker(table):
+    features = MelSpectrogram(log=True)
+    known = with_voices(table, features)
+    of_01 = torch.cat([features(torch.from_numpy(np.load(table["prepared"].iloc[i]))[None])[0] for i in (0, 2, 3)])
+    for i, item in enumerate(make_dataset(known, "emotion", ["happy", "sad"])):
+        if i != 1:
+            np.testing.assert_allclose(item["voice"][:-1], of_01.mean(0), rtol=1e-5)
+            assert float(item["voice"][-1]) == pytest.approx(float((of_01 - of_01.mean(0)).square().mean().sqrt()))
+    assert not torch.allclose(known["voice"].iloc[1], known["voice"].iloc[0])
+    loader = SaveableDataLoader(make_dataset(known, "speaker", ["01", "02"]), batch_size=4, collate_fn=PaddedBatch)
+    assert next(iter(loader)).voice.data.shape == (4, 81)
