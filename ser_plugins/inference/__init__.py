@@ -2,5 +2,6 @@
 
 from ser_plugins.inference.timeline import timeline, timeline_figure
 from ser_plugins.inference.utterances import embed, predict
+from ser_plugins.inference.voice import adapt
 
-__all__ = ["embed", "predict", "timeline", "timeline_figure"]
+__all__ = ["adapt", "embed", "predict", "timeline", "timeline_figure"]

@@ -21,6 +21,7 @@ from ser_plugins.inference.files import find_files, header_seconds, readable
 from ser_plugins.inference.table import Part, identity_of
 from ser_plugins.inference.timeline import describe_recording, timeline_figure
 from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
+from ser_plugins.inference.voice import adapt, normalises_by_speaker
 from ser_plugins.training.cli import keep_memory, return_memory
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,12 @@ def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]
     files = find_files(path for path in paths if path)
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
-    return load(given.model, given.revision, given.device), files
+    model = load(given.model, given.revision, given.device)
+    if given.speaker is not None:
+        adapt(model, given.speaker, given.jobs)
+    elif normalises_by_speaker(model):
+        logger.warning("the model tells more where it knows who speaks: give --speaker, recordings of that voice alone")
+    return model, files
 
 
 def _labels(given: argparse.Namespace) -> list[str] | None:
@@ -153,7 +159,9 @@ def _write(
     *facts: Any,
 ) -> None:
     """Write a table piece by piece, after the pieces that are there."""
-    settings = [model.checksum, model.device, model.hparams.audio_normalizer.settings(), *facts]
+    voice = getattr(model.mods.mean_var_norm, "speaker", None)
+    told = None if voice is None else voice.tolist()
+    settings = [model.checksum, model.device, model.hparams.audio_normalizer.settings(), told, *facts]
     with disk_full_told(given.output.parent):
         part = Part(given.output, schema, identity_of(settings, files))
         for piece in describe(part):
