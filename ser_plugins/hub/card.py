@@ -99,6 +99,7 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         repo_id=repo_id,
         revision=revision or "main",
         speakers=speakers,
+        by_speaker=config["modules"]["mean_var_norm"]["arguments"] == {"axis": "speaker"},
         synthetic=bool(metrics and metrics["synthetic"]),
         acted=any(source.acted for source in known),
         english=_english(runs),
@@ -180,8 +181,9 @@ def history(folder: Path, metrics: Metrics | None) -> tuple[list[Metrics], str]:
         if origin == "speakers of the training part":
             return runs, "From random weights, the same network learnt to tell the speakers of the training part apart."
         # A run names a folder as it was given, relative to where it was started.
-        places = [place / origin for place in folder.parents if (place / origin).is_dir()]
+        places = [place / origin for place in folder.parents if (place / origin).exists()]
         folder = places[0] if places else Path(origin)
+        folder = folder.parent if folder.is_file() else folder  # the weights themselves
         metrics = _read(folder.parent) if places else None
     if not runs:
         return runs, ""

@@ -107,6 +107,23 @@ def test_earlier_stages_are_followed_as_the_runs_name_them(tmp_path, write_run):
     assert "earlier stage" not in card
 
 
+def test_a_stage_whose_weights_are_given_as_a_file_is_followed(tmp_path, write_run):
+    first = write_run(tmp_path / "results" / "first" / "fold1", corpus="cremad")
+    (first / "embedding_model.ckpt").touch()
+    second = tmp_path / "results" / "second" / "fold1"
+    card, _ = write_card(write_run(second, pretrained_encoder="results/first/fold1/model/embedding_model.ckpt"))
+    assert "Emotions on CREMA-D" in section(card, "Training") and "ODbL" in card
+
+
+def test_a_model_that_goes_by_speaker_says_so(tmp_path, write_run, write_model):
+    model = write_run(tmp_path / "fold1")
+    assert "adapt" not in write_card(model)[0]
+    write_model(model, "s7")
+    card, _ = write_card(model)
+    assert "adapt(model," in section(card, "Use")
+    assert "known from all of that speaker's test utterances" in section(card, "Results")
+
+
 def test_an_earlier_stage_that_may_have_heard_the_test_speakers_is_told(tmp_path, write_run):
     other = write_run(tmp_path / "other" / "fold2")
     card, _ = write_card(write_run(tmp_path / "fold1", pretrained_encoder=str(other)))
