@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.emotions import make_loaders, prepare_corpus, with_audio
+from ser_plugins.training.emotions import make_loaders, prepare_corpus
 from ser_plugins.training.fit import train
 from ser_plugins.training.recipe import Recipe
 
@@ -40,15 +40,10 @@ SMALL = {
 
 
 def valid_accuracies(recipe: Recipe, folds: Sequence[int]) -> list[float]:
-    corpus = recipe.read_corpus()
-    prepared = prepare_corpus(recipe, corpus)
+    corpus = prepare_corpus(recipe, recipe.read_corpus())
     accuracies = []
     for fold in folds:
-        parts = {
-            name: with_audio(recipe, table, prepared)
-            for name, table in fold_parts(corpus, fold).items()
-            if name != "test"
-        }
+        parts = {name: table for name, table in fold_parts(corpus, fold).items() if name != "test"}
         with tempfile.TemporaryDirectory() as folder:
             tree = {**recipe.tree, "labels": list(corpus.labels)}
             loaders = partial(make_loaders, parts=parts)

@@ -23,7 +23,7 @@ from speed.harness import command
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.emotions import encoder_source, make_loaders, prepare_corpus, with_audio
+from ser_plugins.training.emotions import encoder_source, make_loaders, prepare_corpus
 from ser_plugins.training.fit import commit, train
 from ser_plugins.training.recipe import Recipe
 
@@ -85,11 +85,8 @@ def recipe_of(idea: str, arguments: list[str]) -> Recipe:
 
 def valid_accuracies(recipe: Recipe, fold: int) -> tuple[float, float]:
     """Train on a fold; validation accuracy of the best epoch, and of the last, which no luck has chosen."""
-    corpus = recipe.read_corpus()
-    prepared = prepare_corpus(recipe, corpus)
-    parts = {
-        name: with_audio(recipe, table, prepared) for name, table in fold_parts(corpus, fold).items() if name != "test"
-    }
+    corpus = prepare_corpus(recipe, recipe.read_corpus())
+    parts = {name: table for name, table in fold_parts(corpus, fold).items() if name != "test"}
     tree = {**recipe.tree, "labels": list(corpus.labels)}
     with tempfile.TemporaryDirectory() as folder:
         source, _ = encoder_source(recipe, tree, parts["train"], Path(folder))

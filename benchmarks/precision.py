@@ -18,7 +18,7 @@ from ser_plugins import configuration, load
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.data import make_dataset
-from ser_plugins.training.emotions import prepare_corpus, with_audio
+from ser_plugins.training.emotions import prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 BATCHES = 8
@@ -27,8 +27,8 @@ NOISE = 1e-3  # of the waveform's deviation: 60 dB below it
 
 def read_batches(recipe: Recipe) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Any]]:
     """Training crops [B, T] with their labels, and what S1 is made of."""
-    corpus = recipe.read_corpus()
-    table = with_audio(recipe, fold_parts(corpus, recipe.folds()[0])["train"], prepare_corpus(recipe, corpus))
+    corpus = prepare_corpus(recipe, recipe.read_corpus())
+    table = fold_parts(corpus, recipe.folds()[0])["train"]
     tree = {**recipe.tree, "labels": list(corpus.labels)}
     hparams = configuration.build(tree)
     dataset = make_dataset(table, "emotion", corpus.labels, hparams["crop_seconds"])

@@ -18,7 +18,7 @@ from ser_plugins.audio.speech import SpeechNormalizer, normalize_file
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import SAMPLE_RATE, crop
-from ser_plugins.training.emotions import make_loaders, prepare_corpus, with_audio
+from ser_plugins.training.emotions import make_loaders, prepare_corpus
 from ser_plugins.training.fit import train
 from speed.corpus import recipe
 from speed.harness import Row, ceiling, now
@@ -120,9 +120,8 @@ def usual_loaders(brain: Any, hparams: Any, parts: Any, normalizer: SpeechNormal
 def run() -> Iterator[Row]:
     """Measure."""
     own = recipe()
-    corpus = own.read_corpus()
-    prepared = prepare_corpus(own, corpus)
-    parts = {name: with_audio(own, table, prepared) for name, table in fold_parts(corpus, 1).items() if name != "test"}
+    corpus = prepare_corpus(own, own.read_corpus())
+    parts = {name: table for name, table in fold_parts(corpus, 1).items() if name != "test"}
     tree = {**own.tree, "labels": list(corpus.labels)}
     brain = timed(partial(make_loaders, parts=parts), tree, own.options)
     loader, _ = make_loaders(brain, tree_values(brain), parts)

@@ -6,20 +6,20 @@ from functools import partial
 from pathlib import Path
 
 from ser_plugins.corpora.folds import fold_parts
+from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.cli import keep_memory
-from ser_plugins.training.emotions import make_loaders, prepare_corpus, with_audio
+from ser_plugins.training.emotions import make_loaders, prepare_corpus
 from ser_plugins.training.fit import train
 from ser_plugins.training.recipe import Recipe
 from speed.corpus import recipe
 from speed.harness import Row, fresh
 
 
-def epoch(own: Recipe, prepared: dict[str, str]) -> None:
+def epoch(own: Recipe, corpus: Corpus) -> None:
     """Train for an epoch as the recipe does."""
     keep_memory()
-    corpus = own.read_corpus()
-    parts = {name: with_audio(own, table, prepared) for name, table in fold_parts(corpus, 1).items()}
+    parts = fold_parts(corpus, 1)
     tree = {**own.tree, "labels": list(corpus.labels), "number_of_epochs": 1}
     with tempfile.TemporaryDirectory() as folder:
         train(tree, own.options, Path(folder), None, EncoderBrain, partial(make_loaders, parts=parts))
@@ -28,10 +28,9 @@ def epoch(own: Recipe, prepared: dict[str, str]) -> None:
 def run() -> Iterator[Row]:
     """Measure."""
     own = recipe()
-    corpus = own.read_corpus()
-    prepared = prepare_corpus(own, corpus)
-    size = sum(Path(path).stat().st_size for path in set(prepared.values())) / 2**30
-    cost = fresh(epoch, own, prepared)
+    corpus = prepare_corpus(own, own.read_corpus())
+    size = sum(Path(path).stat().st_size for path in set(corpus.table["prepared"])) / 2**30
+    cost = fresh(epoch, own, corpus)
     assert cost is not None
     peak = cost.peak / 1024
     case = f"peak resident memory of training on {corpus.name}, GiB"

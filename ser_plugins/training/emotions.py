@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,13 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
     n_folds = recipe.tree["n_folds"]
     corpus = run_on_main(recipe.read_corpus)
     check_source(recipe.tree, corpus)
-    parts = {fold: fold_parts(corpus, fold, n_folds) for fold in folds}
+    for fold in folds:
+        fold_parts(corpus, fold, n_folds)  # tells a fold that there is not, before the audio is prepared
     run_on_main(describe_corpus, [corpus, n_folds, output])
-    prepared = run_on_main(prepare_corpus, [recipe, corpus])
+    corpus = run_on_main(prepare_corpus, [recipe, corpus])
     for fold in folds:
         logger.info("%s, %s, fold %d of %s", recipe.tree["strategy"], corpus.name, fold, n_folds)
-        tables = {name: with_audio(recipe, table, prepared) for name, table in parts[fold].items()}
-        run_fold(recipe, corpus, tables, fold, output / f"fold{fold}")
+        run_fold(recipe, corpus, fold_parts(corpus, fold, n_folds), fold, output / f"fold{fold}")
 
 
 def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:
@@ -88,18 +89,14 @@ def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
         )
 
 
-def prepare_corpus(recipe: Recipe, corpus: Corpus) -> dict[str, str]:
-    """Prepare the audio of a corpus: path of the audio to path of the prepared audio."""
-    paths = [str(path) for path in corpus.table["path"]]
-    done = prepare(paths, recipe.normalizer(), recipe.tree["cache_folder"])
-    return dict(zip(paths, map(str, done), strict=True))
-
-
-def with_audio(recipe: Recipe, table: pd.DataFrame, prepared: Mapping[str, str]) -> pd.DataFrame:
-    """Add the column ``prepared``, and ``voice`` where spectrograms are normalised by speaker."""
-    table = table.assign(prepared=[prepared[str(path)] for path in table["path"]])
+def prepare_corpus(recipe: Recipe, corpus: Corpus) -> Corpus:
+    """Prepare the audio: a column ``prepared``, and ``voice`` where spectrograms are normalised by speaker."""
+    done = prepare([str(path) for path in corpus.table["path"]], recipe.normalizer(), recipe.tree["cache_folder"])
+    table = corpus.table.assign(prepared=list(map(str, done)))
     compute_features, norm = recipe.front_end()
-    return with_voices(table, compute_features) if getattr(norm, "axis", None) == "speaker" else table
+    if getattr(norm, "axis", None) == "speaker":
+        table = with_voices(table, compute_features)
+    return replace(corpus, table=table)
 
 
 def run_fold(recipe: Recipe, corpus: Corpus, parts: Parts, fold: int, folder: Path) -> None:
