@@ -26,6 +26,7 @@ NOTE = (
     "bootstrap interval of the mean, test actors resampled: clips of one actor are not independent, and folds share "
     "training data. Of few actors it is too narrow, and it does not cover the choice of the seed."
 )
+TOLD = "S7 is told more than the others: all test utterances of an actor, unlabelled, to know the voice by."
 
 
 def accuracy_interval(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
@@ -133,7 +134,8 @@ def tables(frame: pd.DataFrame, number: int) -> list[Table]:
     for corpus, part in frame.groupby("corpus", sort=False):
         title = f"Table {number}: {corpus}{' (synthetic audio)' if part['synthetic'].fillna(False).any() else ''}"
         sources = "; ".join(dict.fromkeys(part["source"].dropna()))
-        note = f"{NOTE} Paper: {sources}." if sources else NOTE
+        notes = [NOTE, TOLD if "S7" in set(part["strategy"]) else "", f"Paper: {sources}." if sources else ""]
+        note = " ".join(filter(None, notes))
         columns = COLUMNS if sources else COLUMNS[: -len(SPREAD)]
         cells = [_cells(row)[: len(columns)] for _, row in part.iterrows()]
         found.append(Table(title, columns, cells, note))
