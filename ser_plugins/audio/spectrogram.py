@@ -190,10 +190,13 @@ class SpectrogramNorm(nn.Module):
 
         ``utterances`` are the features of what the speaker said, each [1, T', F] or [T', F]; blank frames do not count.
         """
-        frames = torch.cat([feats.reshape(-1, feats.shape[-1]) for feats in utterances])
-        frames = frames[(frames != 0).any(-1)].double()
-        mean = frames.sum(0) / max(1, len(frames))
-        variance = (frames - mean).square().sum() / max(1, frames.numel())
+        count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        for feats in utterances:
+            frames = feats.reshape(-1, feats.shape[-1]).cpu().double()
+            frames = frames[(frames != 0).any(-1)]
+            count, total, squares = count + len(frames), total + frames.sum(0), squares + frames.square().sum(0)
+        mean = total / max(1, count)
+        variance = (squares / max(1, count) - mean.square()).mean().clamp(min=0)
         return torch.cat([mean, variance.sqrt().unsqueeze(0)]).float()
 
 

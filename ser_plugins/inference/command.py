@@ -130,7 +130,7 @@ def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]
         raise InputError("no path is given; give files, folders or patterns")
     model = load(given.model, given.revision, given.device)
     if given.speaker is not None:
-        adapt(model, given.speaker, given.jobs)
+        adapt(model, given.speaker)
     elif normalises_by_speaker(model):
         logger.warning("the model tells more where it knows who speaks: give --speaker, recordings of that voice alone")
     return model, files

@@ -76,7 +76,7 @@ def describe_recording(
     chosen, classes = choose_labels(model, labels)
     stream = islice(slide(path, window, hop), done * TOGETHER, None)
     while pieces := list(islice(stream, TOGETHER)):
-        speech = _speech(model, path, pieces)
+        speech = find_speech(model, path, pieces)
         frame = pd.DataFrame(
             {"path": readable(os.fspath(path)), "start": [p.start for p in pieces], "end": [p.end for p in pieces]}
         )
@@ -90,7 +90,7 @@ def describe_recording(
         yield frame
 
 
-def _speech(
+def find_speech(
     model: EncoderClassifier, path: str | os.PathLike[str], pieces: Sequence[Window]
 ) -> dict[int, torch.Tensor]:
     """Cut the silence out of each window, as out of a file of its own; windows without speech are left out."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from torch import Tensor
 from tqdm import tqdm
 
 from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
-from ser_plugins.inference.batches import pack
-from ser_plugins.inference.files import find_files, header_seconds, read_groups
-from ser_plugins.inference.utterances import GROUP_SECONDS
+from ser_plugins.inference.files import find_files, readable
+from ser_plugins.inference.timeline import find_speech, slide
 
 logger = logging.getLogger(__name__)
+SECONDS = 30.0  # of a recording that speech is looked for in at a time
 
 
 def normalises_by_speaker(model: EncoderClassifier) -> bool:
@@ -25,9 +27,7 @@ def normalises_by_speaker(model: EncoderClassifier) -> bool:
 
 
 @torch.no_grad()
-def adapt(
-    model: EncoderClassifier, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], jobs: int = 0
-) -> None:
+def adapt(model: EncoderClassifier, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> None:
     """Adapt a model that normalises by speaker (S7) to one: what it hears from now on is of that voice.
 
     Parameters
@@ -35,9 +35,8 @@ def adapt(
     model : speechbrain.inference.classifiers.EncoderClassifier
         As `ser_plugins.load` returns it; the voice is kept in ``model.mods.mean_var_norm.speaker``.
     paths : path or iterable of paths
-        Recordings of the speaker alone, of many emotions, best those that are to be told: files, folders, patterns.
-    jobs : int
-        Processes that read files; 0 reads them in this one.
+        Recordings of the speaker alone, of any length and many emotions, best those that are to be told: files,
+        folders, patterns.
 
     Raises
     ------
@@ -54,18 +53,30 @@ def adapt(
     if not normalises_by_speaker(model):
         raise InputError("the model does not normalise by speaker; leave --speaker out")
     files = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
-    groups = [[files[row] for row in group] for group in pack(header_seconds(files), GROUP_SECONDS, TOGETHER)]
-    heard, errors = [], []
-    for clips in tqdm(
-        read_groups(groups, model.hparams.audio_normalizer, jobs), "hearing the speaker", len(groups), leave=False
-    ):
-        for clip in clips:
-            if clip.speech is None:
-                errors.append(clip.error)
-            else:
-                heard.append(model.mods.compute_features(torch.from_numpy(clip.speech)[None].to(model.device)))
-    if not heard:
+    errors: list[str] = []
+    voice = model.mods.mean_var_norm.measure(
+        feats
+        for path in tqdm(files, "hearing the speaker", unit="file", leave=False)
+        for feats in _hear(model, path, errors)
+    )
+    if len(errors) == len(files):
         raise InputError(f"none of {len(files)} recordings of the speaker could be used; the first: {errors[0]}")
     if errors:
         logger.warning("%d of %d recordings of the speaker could not be used: %s", len(errors), len(files), errors[0])
-    model.mods.mean_var_norm.speaker = model.mods.mean_var_norm.measure(heard)
+    model.mods.mean_var_norm.speaker = voice
+
+
+def _hear(model: EncoderClassifier, path: str, errors: list[str]) -> Iterator[Tensor]:
+    """Yield the features of the speech in a recording, or add to the errors why there are none."""
+    found = False
+    try:
+        stream = slide(path, SECONDS, SECONDS)
+        while pieces := list(islice(stream, TOGETHER)):
+            for speech in find_speech(model, path, pieces).values():
+                yield model.mods.compute_features(speech[None].to(model.device))
+                found = True
+        if not found:
+            raise InputError("no speech is heard in it")
+    except Exception as error:  # whatever a decoder says of what is no sound
+        told = " ".join(str(error).split())
+        errors.append(readable(told if path in told else f"{path}: {told}"))

@@ -9,7 +9,7 @@ import torch
 from ser_plugins import load
 from ser_plugins.commands import main
 from ser_plugins.errors import InputError
-from ser_plugins.inference import adapt, embed
+from ser_plugins.inference import adapt, embed, voice
 
 LEVELS = {"quiet": 0.01, "loud": 0.3}
 
@@ -47,11 +47,10 @@ def by_hand(model, folder):
         return np.stack([model.mods.embedding_model(one)[0, 0].numpy() for one in feats])
 
 
-@pytest.mark.parametrize("jobs", [0, 2])
-def test_files_of_a_known_speaker_are_normalised_together(model, voices, jobs):
+def test_files_of_a_known_speaker_are_normalised_together(model, voices):
     alone = np.stack(embed(model, voices / "loud")["embedding"])
     for name in LEVELS:
-        adapt(model, voices / name, jobs)
+        adapt(model, voices / name)
         found = np.stack(embed(model, voices / name)["embedding"])
         np.testing.assert_allclose(found, by_hand(model, voices / name), rtol=1e-3, atol=1e-4)
     assert not np.allclose(found, alone, atol=1e-3)
@@ -80,3 +79,18 @@ def test_what_cannot_be_used_is_told(model, voices, tmp_path, write_model, caplo
     other = load(write_model(tmp_path / "model", "s3"), device="cpu")
     with pytest.raises(InputError, match="does not normalise by speaker; leave --speaker out"):
         adapt(other, voices / "loud")
+
+
+def test_a_long_recording_tells_the_voice_as_its_parts_do(model, voices, tmp_path, monkeypatch):
+    parts = [soundfile.read(path)[0] for path in sorted((voices / "loud").iterdir())]
+    whole = np.concatenate(parts)
+    soundfile.write(tmp_path / "whole.wav", whole, 16000)
+    told = []
+    for seconds in (voice.SECONDS, 0.5):
+        monkeypatch.setattr(voice, "SECONDS", seconds)
+        adapt(model, tmp_path / "whole.wav")
+        told.append(model.mods.mean_var_norm.speaker)
+    torch.testing.assert_close(*told, rtol=0.02, atol=0.02)  # but for the frames at the cuts
+    soundfile.write(tmp_path / "silence.wav", np.zeros(32000), 16000)
+    with pytest.raises(InputError, match="no speech is heard"):
+        adapt(model, tmp_path / "silence.wav")
