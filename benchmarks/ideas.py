@@ -46,6 +46,7 @@ classifier: !new:ser_plugins.SoftmaxClassifier
     dropout: 0.5
 """
 CHANGES = {
+    "no speed": "wav_augment: null",
     "no augmentation": "wav_augment: null\nfeat_augment: null",
     "triplet": "metric_loss: !new:ser_plugins.TripletLoss\n    margin: !ref <alpha>",
     "graded": "metric_loss: !new:ser_plugins.GradedTripletLoss\n    labels: !ref <labels>",
@@ -70,6 +71,8 @@ IDEAS = [
     *(f"S3 + {part}" for part in PARTS),
     *(f"S6 - {part}" for part in PARTS),
     *(f"S6, {change}" for change in CHANGES),
+    "S7",
+    *(f"S7, {change}" for change in ("no speed", "slow backbone", "crops of 3 s", "dropout", "mixup")),
 ]
 
 
