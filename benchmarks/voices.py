@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ser_plugins import load
@@ -29,9 +30,10 @@ def recognised(model: EncoderClassifier, feats: list[torch.Tensor], heard: list[
     """What the model makes of utterances, told the voice by ``heard``; by each alone where that is empty."""
     norm = model.mods.mean_var_norm
     voice = norm.measure(heard) if heard else None
+    batch = pad_sequence([one[0] for one in feats], batch_first=True)  # blank frames follow, which are not heard
     with torch.no_grad():
-        scores = [model.mods.classifier(model.mods.embedding_model(norm(one, None, voice))) for one in feats]
-    return [model.hparams.label_encoder.ind2lab[int(score.argmax())] for score in scores]
+        scores = model.mods.classifier(model.mods.embedding_model(norm(batch, None, voice))).squeeze(1)
+    return [model.hparams.label_encoder.ind2lab[index] for index in scores.argmax(1).tolist()]
 
 
 def hits(model: EncoderClassifier, table: pd.DataFrame, feats: list[torch.Tensor]) -> dict[str, list[bool]]:
