@@ -14,15 +14,20 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
 
 
-def test_the_example_runs(model_folder, tmp_path, monkeypatch):
+def test_the_examples_run(model_folder, write_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model_folder, "results/S5/demo/1/fold1/model")
+    write_model(tmp_path / "results/S7/ravdess/1/fold1/model", "s7")
     rng = np.random.default_rng(0)
-    for name in ("clips/a.wav", "clips/b/c.wav", "more/one.wav", "interview.wav"):
+    for name in ("clips/a.wav", "clips/b/c.wav", "more/one.wav", "interview.wav", "ann/a.wav", "ann/b.wav"):
         Path(name).parent.mkdir(exist_ok=True, parents=True)
         soundfile.write(name, rng.normal(0, 0.1, 64000), 16000)
+    told, example = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = {}
-    exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], names)
+    exec(told, names)
+    assert len(names["table"]) == 2 and names["model"].mods.mean_var_norm.speaker is not None
+    names = {}
+    exec(example, names)
     assert len(names["table"]) == 3 and len(names["vectors"]) == 2 and len(names["frame"]) == 2
     assert Path("interview.png").exists()
 
