@@ -57,7 +57,6 @@ CHANGES = {
     "lr 0.0003": "lr: 0.0003",
     "no EMA": "ema_decay: null",
     "mixup": "mixup: 0.2",
-    "known speakers": "norm_axis: speaker",
     "dropout": DROPOUT,
 }
 IDEAS = [

@@ -176,13 +176,18 @@ class SpectrogramNorm(nn.Module):
         if speaker is not None:
             speaker = speaker.to(feats.device).unsqueeze(-2)
             return (feats - speaker[..., :-1]) * mask / (speaker[..., -1:] + 1e-5)
-        dims = self.DIMS[self.axis]
-        ones = mask.expand_as(feats)
-        mean = _sum(feats * mask, dims) / _sum(ones, dims).clamp(min=1)
+        count = self._sum(mask.expand_as(feats)).clamp(min=1)
+        mean = self._sum(feats * mask) / count
         centred = (feats - mean) * mask
-        dims = (1, 2) if self.axis == "speaker" else dims
-        std = (_sum(centred.square(), dims) / _sum(ones, dims).clamp(min=1)).sqrt()
-        return centred / (std + 1e-5)
+        variance = self._sum(centred.square()) / count
+        if self.axis == "speaker":  # one deviation for all bins, each of as many frames
+            variance = variance.mean(2, keepdim=True)
+        return centred / (variance.sqrt() + 1e-5)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        for dim in reversed(self.DIMS[self.axis]):  # one after the other: onnxruntime loses digits in long sums
+            x = x.sum(dim, keepdim=True)
+        return x
 
     @staticmethod
     def measure(utterances: Iterable[Tensor]) -> Tensor:
@@ -198,9 +203,3 @@ class SpectrogramNorm(nn.Module):
         mean = total / max(1, count)
         variance = (squares / max(1, count) - mean.square()).mean().clamp(min=0)
         return torch.cat([mean, variance.sqrt().unsqueeze(0)]).float()
-
-
-def _sum(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    for dim in reversed(dims):  # one after the other: onnxruntime loses digits in long sums
-        x = x.sum(dim, keepdim=True)
-    return x

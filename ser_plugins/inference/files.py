@@ -100,6 +100,12 @@ def _header_seconds(path: str) -> float:
         return 0.0
 
 
+def reason(path: str, error: Exception) -> str:
+    """Say in one line what is wrong with a file, and name it."""
+    told = " ".join(str(error).split())
+    return told if path in told else f"{path}: {told}"
+
+
 class _Groups(Dataset[list[Clip]]):
     """Groups of files, each read at once, so that their speech is found together."""
 
@@ -148,8 +154,7 @@ def read_together(paths: Sequence[str], normalizer: SpeechNormalizer) -> list[Cl
             signals[len(clips)] = normalizer.convert(torch.from_numpy(samples), rate)
             clips.append(Clip(seconds, None, None))
         except Exception as error:  # whatever a decoder says of what is no sound
-            told = " ".join(str(error).split())
-            clips.append(Clip(seconds, None, told if path in told else f"{path}: {told}"))
+            clips.append(Clip(seconds, None, reason(path, error)))
     segments = normalizer.find_speech(list(signals.values()))
     for (row, signal), found in zip(signals.items(), segments, strict=True):
         clips[row] = clips[row]._replace(speech=join(signal, found).numpy())

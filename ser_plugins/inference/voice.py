@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
-from ser_plugins.inference.files import find_files, readable
+from ser_plugins.inference.files import find_files, readable, reason
 from ser_plugins.inference.timeline import find_speech, slide
 
 logger = logging.getLogger(__name__)
@@ -78,5 +78,4 @@ def _hear(model: EncoderClassifier, path: str, errors: list[str]) -> Iterator[Te
         if not found:
             raise InputError("no speech is heard in it")
     except Exception as error:  # whatever a decoder says of what is no sound
-        told = " ".join(str(error).split())
-        errors.append(readable(told if path in told else f"{path}: {told}"))
+        errors.append(readable(reason(path, error)))

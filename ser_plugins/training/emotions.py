@@ -137,6 +137,7 @@ def finish_fold(
         "fold": tree["fold"],
         "seed": tree["seed"],
         "labels": list(labels),
+        "told_speakers": "voice" in parts["test"],
         **{f"n_{name}": len(table) for name, table in parts.items()},
         **measure(frame, labels),
         **({"corpora": measure_each(frame, corpus.corpora)} if corpus.corpora else {}),

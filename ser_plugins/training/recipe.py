@@ -88,15 +88,17 @@ class Recipe:
 
     def normalizer(self) -> SpeechNormalizer:
         """What turns files into speech."""
-        section = configuration.resolve(self.tree)["audio_normalizer"]
-        normalizer: SpeechNormalizer = configuration.build({"audio_normalizer": section})["audio_normalizer"]
+        normalizer: SpeechNormalizer = self._build("audio_normalizer")["audio_normalizer"]
         return normalizer
 
     def front_end(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         """What turns speech into features, and what normalises them."""
-        tree = configuration.resolve(self.tree)
-        built = configuration.build({name: tree[name] for name in ("compute_features", "mean_var_norm")})
+        built = self._build("compute_features", "mean_var_norm")
         return built["compute_features"], built["mean_var_norm"]
+
+    def _build(self, *names: str) -> Any:
+        tree = configuration.resolve(self.tree)
+        return configuration.build({name: tree[name] for name in names})
 
     def folds(self) -> list[int]:
         """Folds that are asked for."""

@@ -28,6 +28,7 @@ def test_each_strategy_leaves_a_model_that_decides_as_the_run_did(train, own, tm
     assert {path.name for path in fold.iterdir()} >= OUTPUTS
     metrics, table = json.loads((fold / "metrics.json").read_text()), pd.read_csv(fold / "predictions.csv")
     assert metrics["strategy"] == strategy.capitalize() and metrics["pretrained_encoder"] == "none"
+    assert metrics["told_speakers"] == (strategy == "s7")
     assert 0 <= metrics["valid_accuracy"] <= 1
     assert metrics["accuracy"] == pytest.approx((table.emotion == table.predicted).mean())
 
