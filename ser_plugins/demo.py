@@ -19,6 +19,7 @@ from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.hub.source import find_folder
 from ser_plugins.inference.batches import choose_labels, classify, embed_speech
 from ser_plugins.inference.timeline import draw_timeline, timeline
+from ser_plugins.inference.voice import adapt, normalises_by_speaker
 from ser_plugins.report.figures import COLOURS, STYLE
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ ABOUT = """# Speech emotion
 
 Record or drop a clip of one speaker. The model has learnt from acted speech; it tells what an actor would have meant by
 sounding so, not what anyone feels.
+"""
+ASK = """
+It hears a voice against that voice's usual self: give it recordings of the speaker alone, eight or more, of many
+emotions.
 """
 
 
@@ -61,23 +66,33 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
     folder = find_folder(source, [CONFIG, WEIGHTS, MAP], revision)
     model, places = load(folder), EmbeddingMap.read(folder)
 
-    def hear(path: str | None) -> list[Any]:
+    by_speaker = normalises_by_speaker(model)
+
+    def hear(path: str | None, voice: list[str] | None) -> list[Any]:
         if path is None:
             return [None] * len(shown)
         try:
+            if voice:
+                adapt(model, voice)
+            elif by_speaker:
+                model.mods.mean_var_norm.speaker = None
             return analyse(model, places, path)
         except InputError as error:
-            raise gr.Error(str(error).removeprefix(f"{path}: ")) from error
+            told = str(error)
+            for sent in (path, *(voice or [])):  # where the page keeps it is nobody's business
+                told = told.replace(sent, Path(sent).name)
+            raise gr.Error(told) from error
 
     with gr.Blocks(title="ser-plugins", analytics_enabled=False) as app:
-        gr.Markdown(ABOUT.format(source=source))
+        gr.Markdown(ABOUT.format(source=source) + ASK * by_speaker)
         with gr.Row():
             with gr.Column():
                 clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Clip")
+                voices = gr.File(file_count="multiple", label="Recordings of the speaker", visible=by_speaker)
                 shown = [gr.Label(label="Emotion")]
             with gr.Column():
                 shown += [gr.Plot(show_label=False) for _ in range(2 if places is None else 3)]
-        clip.change(hear, clip, shown)
+        gr.on([clip.change, voices.change], hear, [clip, voices], shown)
     return app
 
 

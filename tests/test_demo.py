@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ser_plugins import load
 from ser_plugins.demo import analyse
 from ser_plugins.errors import InputError
 from ser_plugins.hub.embedding_map import EmbeddingMap
+from ser_plugins.inference import adapt
 
 CHROMIUM = shutil.which("chromium")
 LABELS = ["neutral", "happy", "sad"]
@@ -66,8 +68,8 @@ def test_without_gradio_it_says_what_to_install(folder, monkeypatch):
         make_app(folder)
 
 
-@pytest.fixture
-def server(folder):
+@contextmanager
+def serve(folder):
     """The address of the page, served as a user does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -83,20 +85,32 @@ def server(folder):
             if "Running on local URL" in line:
                 break
         assert process.poll() is None, "".join(printed)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def browse(folder):
+    """The page in a browser."""
+    from playwright.sync_api import sync_playwright
+
+    with serve(folder) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(address)
+        yield page
+        browser.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-def test_a_browser_hears_a_dropped_clip(folder, server, clip, tmp_path):
+def test_a_browser_hears_a_dropped_clip(folder, clip, tmp_path):
     """And tells of a file that is no sound."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     _, _, _, [best] = load(folder).classify_file(str(clip))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(server)
+    with browse(folder) as page:
         page.set_input_files("input[type=file]", clip)
         expect(page.get_by_test_id("label-output-value")).to_have_text(best, timeout=60_000)
         expect(page.get_by_test_id("matplotlib")).to_have_count(3, timeout=60_000)
@@ -105,4 +119,37 @@ def test_a_browser_hears_a_dropped_clip(folder, server, clip, tmp_path):
         page.get_by_label("Clear").click()
         page.set_input_files("input[type=file]", bad)
         expect(page.get_by_text("not readable as audio")).to_be_visible(timeout=60_000)
-        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_browser_tells_the_page_who_speaks(write_model, clip, tmp_path):
+    """And takes it back."""
+    from playwright.sync_api import expect
+
+    folder = write_model(tmp_path / "model", "s3", norm_axis="speaker")
+    voice = [tmp_path / f"{number}.wav" for number in range(2)]
+    for number, path in enumerate(voice):
+        soundfile.write(path, np.random.default_rng(number).normal(size=16000).cumsum() / 500, 16000)
+
+    model = load(folder)
+    alone = analyse(model, None, clip)[0]
+    adapt(model, voice)
+    told = analyse(model, None, clip)[0]
+
+    def percents(probabilities):
+        return [f"{round(100 * one)}%" for one in sorted(probabilities.values(), reverse=True)]
+
+    def shows(probabilities):
+        expect(page.locator(".confidence")).to_have_text(percents(probabilities), timeout=60_000)
+
+    assert percents(alone) != percents(told)
+
+    with browse(folder) as page:
+        files = page.locator("input[type=file]")  # of the clip and of the voice; gone once they are there
+        expect(files).to_have_count(2, timeout=60_000)
+        files.first.set_input_files(clip)
+        shows(alone)
+        files.set_input_files(voice)
+        shows(told)
+        page.get_by_label("Clear").last.click()
+        shows(alone)

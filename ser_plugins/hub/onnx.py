@@ -18,6 +18,7 @@ from ser_plugins.audio.spectrogram import Spectrogram
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.loading import UtteranceClassifier, load
+from ser_plugins.inference.voice import Recordings, adapt_or_warn
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -138,7 +139,13 @@ def _bare(model: ModelProto) -> ModelProto:
     return model
 
 
-def export(source: str | Path, path: Path, int8: Path | None = None, revision: str | None = None) -> None:
+def export(
+    source: str | Path,
+    path: Path,
+    int8: Path | None = None,
+    revision: str | None = None,
+    speaker: Recordings | None = None,
+) -> None:
     """Write a model folder as ONNX.
 
     Voice activity detection, resampling and downmixing stay outside: the graph takes what the folder's
@@ -151,22 +158,25 @@ def export(source: str | Path, path: Path, int8: Path | None = None, revision: s
     path : pathlib.Path
         The file to write: ``waveforms`` [batch, samples], 16 kHz, and relative ``lengths`` [batch] to ``embeddings``
         [batch, 1, E] and ``log_probabilities`` [batch, C]. Its metadata are ``labels``, ``sample_rate``,
-        ``audio_normalizer`` (JSON) and ``checksum``, that of the model, weights included.
+        ``audio_normalizer`` (JSON), ``checksum``, that of the model, weights included, and ``told_speaker``.
     int8 : pathlib.Path, optional
         Where to write the same with weights and activations of 8 bits.
     revision : str, optional
         Branch, tag or commit on the Hub.
+    speaker : path or iterable of paths, optional
+        Whose voice the file is for, as `ser_plugins.inference.adapt` takes it, where the model normalises by speaker.
 
     Raises
     ------
     InputError
-        If the model has no spectrogram, a package is missing, or a file cannot be written.
+        If the model has no spectrogram, or cannot use the speaker, a package is missing, or a file cannot be written.
     """
     model = load(source, revision)
     features = model.mods.compute_features
     if not isinstance(features, Spectrogram):
         front = getattr(model.mods.embedding_model, "backbone", features)
         raise InputError(f"{source} hears through {type(front).__name__}, which ONNX has not; give one of spectrograms")
+    adapt_or_warn(model, speaker)
     logger.info("converting %s, which takes half a minute", source)
     # Any second that is not too short will do; PyTorch keeps the length of an axis that has length 1.
     proto = convert(Network(model), (torch.zeros(2, features.sample_rate), torch.ones(2)), INPUTS, OUTPUTS)
@@ -185,6 +195,7 @@ def describe(model: UtteranceClassifier) -> dict[str, str]:
         "sample_rate": str(normalizer.sample_rate),
         "audio_normalizer": json.dumps({"sample_rate": normalizer.sample_rate, "vad": normalizer.vad}),
         "checksum": model.checksum,
+        "told_speaker": json.dumps(getattr(model.mods.mean_var_norm, "speaker", None) is not None),
     }
 
 

@@ -21,7 +21,7 @@ from ser_plugins.inference.files import find_files, header_seconds, readable
 from ser_plugins.inference.table import Part, identity_of
 from ser_plugins.inference.timeline import describe_recording, timeline_figure
 from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
-from ser_plugins.inference.voice import adapt, normalises_by_speaker
+from ser_plugins.inference.voice import adapt_or_warn
 from ser_plugins.training.cli import keep_memory, return_memory
 
 logger = logging.getLogger(__name__)
@@ -129,10 +129,7 @@ def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
     model = load(given.model, given.revision, given.device)
-    if given.speaker is not None:
-        adapt(model, given.speaker)
-    elif normalises_by_speaker(model):
-        logger.warning("the model tells more where it knows who speaks: give --speaker, recordings of that voice alone")
+    adapt_or_warn(model, given.speaker)
     return model, files
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import TypeAlias
 
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
@@ -18,6 +19,7 @@ from ser_plugins.inference.files import find_files, readable, reason
 from ser_plugins.inference.timeline import find_speech, slide
 
 logger = logging.getLogger(__name__)
+Recordings: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 SECONDS = 30.0  # of a recording that speech is looked for in at a time
 
 
@@ -27,7 +29,7 @@ def normalises_by_speaker(model: EncoderClassifier) -> bool:
 
 
 @torch.no_grad()
-def adapt(model: EncoderClassifier, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> None:
+def adapt(model: EncoderClassifier, paths: Recordings) -> None:
     """Adapt a model that normalises by speaker (S7) to one: what it hears from now on is of that voice.
 
     Parameters
@@ -64,6 +66,14 @@ def adapt(model: EncoderClassifier, paths: str | os.PathLike[str] | Iterable[str
     if errors:
         logger.warning("%d of %d recordings of the speaker could not be used: %s", len(errors), len(files), errors[0])
     model.mods.mean_var_norm.speaker = voice
+
+
+def adapt_or_warn(model: EncoderClassifier, paths: Recordings | None) -> None:
+    """Adapt a model where recordings of the speaker are given; warn where it asks for them and there are none."""
+    if paths is not None:
+        adapt(model, paths)
+    elif normalises_by_speaker(model):
+        logger.warning("the model tells more where it knows who speaks: give --speaker, recordings of that voice alone")
 
 
 def _hear(model: EncoderClassifier, path: str, errors: list[str]) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from ser_plugins.commands import main
 from ser_plugins.errors import InputError
 from ser_plugins.hub.folder import save_model_folder
 from ser_plugins.hub.onnx import FOURIER, export, quantise
+from ser_plugins.inference import adapt
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +139,23 @@ def test_it_says_what_it_is(exported):
         "log_probabilities": ["batch", 4],
     }
     assert not re.search(rb"site-packages|ser_plugins/", path.read_bytes())
+
+
+def test_a_file_for_one_speaker_hears_as_the_model_does(tmp_path, caplog):
+    spoken = [tmp_path / f"{number}.wav" for number in range(3)]
+    for path, wav in zip(spoken, speech(16000, 12000, 9000)[2], strict=True):
+        soundfile.write(path, wav / 4, 16000)
+    folder = write(tmp_path / "model", KINDS["softmax"].replace("axis: utterance", "axis: speaker"))
+    model, (wavs, lengths, _) = load(folder), speech(31337, 20001)
+    for path, words in ((tmp_path / "any.onnx", []), (tmp_path / "ann.onnx", ["--speaker", *map(str, spoken)])):
+        caplog.clear()
+        main(["export", str(folder), "--onnx", str(path), *words])
+        assert ("give --speaker" in caplog.text) == (not words)
+        session = open_session(path)
+        assert session.get_modelmeta().custom_metadata_map["told_speaker"] == ("true" if words else "false")
+        if words:
+            adapt(model, spoken)
+        torch.testing.assert_close(ask(session, wavs, lengths)[0], model.encode_batch(wavs, lengths), atol=1e-4, rtol=0)
 
 
 def test_eight_bits_come_close(exported):
