@@ -48,10 +48,6 @@ class HandmadeFeatures(nn.Module):
         self.known: dict[str, Tensor] = {}
         self.folder: Path | None = None
 
-    def keep_in(self, folder: Path) -> None:
-        """Keep the features of each utterance in ``folder``, and take from there what is known."""
-        self.folder = folder
-
     def forward(self, wavs: Tensor) -> Tensor:
         """Compute the features [B, 1, F], float32, of ``wavs`` [B, T]."""
         return torch.stack([self._recall(wav) for wav in wavs.detach().float().cpu()]).unsqueeze(1).to(wavs.device)
@@ -82,6 +78,12 @@ class HandmadeFeatures(nn.Module):
             np.save(content, features)
             atomic_write(file, content.getvalue())
         return features
+
+
+def keep_features(compute_features: object, cache_folder: str | Path) -> None:
+    """Keep hand-made features beside the prepared audio, and take from there what is known; no others are worth it."""
+    if isinstance(compute_features, HandmadeFeatures):
+        compute_features.folder = Path(cache_folder) / "features"
 
 
 class CepstralFeatures(HandmadeFeatures):

@@ -17,7 +17,7 @@ from speechbrain.utils.train_logger import FileTrainLogger
 from torch.utils.data import DataLoader
 
 from ser_plugins import configuration
-from ser_plugins.audio.handmade import HandmadeFeatures
+from ser_plugins.audio.handmade import keep_features
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain, learns
@@ -70,8 +70,7 @@ def train(
     hparams = configuration.build(tree)
     hparams["train_logger"] = FileTrainLogger(str(folder / "train_log.txt"))
     hparams["stopwatch"] = Stopwatch()
-    if isinstance(hparams["compute_features"], HandmadeFeatures):
-        hparams["compute_features"].keep_in(Path(tree["cache_folder"]) / "features")
+    keep_features(hparams["compute_features"], tree["cache_folder"])
     report = {} if path is None else transfer(hparams["embedding_model"], str(path))
     names = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
     weights = {name: hparams[name] for name in ("embedding_model", "classifier") if learns(hparams[name])}

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from ser_plugins import configuration
+from ser_plugins.audio.handmade import keep_features
 from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
@@ -94,6 +95,7 @@ class Recipe:
     def front_end(self) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         """What turns speech into features, and what normalises them."""
         built = self._build("compute_features", "mean_var_norm")
+        keep_features(built["compute_features"], self.tree["cache_folder"])
         return built["compute_features"], built["mean_var_norm"]
 
     def _build(self, *names: str) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
+from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures, keep_features
 from ser_plugins.errors import InputError
 
 KINDS = [CepstralFeatures, SpectralFeatures]
@@ -84,16 +84,16 @@ def test_features_that_are_kept_are_taken_by_another_process(tmp_path):
 
     clip = torch.from_numpy(voice(0.2))[None]
     first, other = SpectralFeatures(), Unable()
-    first.keep_in(tmp_path / "features")
+    keep_features(first, tmp_path)
     found = first(clip)
     [file] = (tmp_path / "features").rglob("*.npy")
     assert np.array_equal(np.load(file), found.flatten().numpy())
     Unable.__name__ = "SpectralFeatures"
-    other.keep_in(tmp_path / "features")
+    keep_features(other, tmp_path)
     assert torch.equal(other(clip), found)
     Unable.__name__ = "Unable"
     fresh = Unable()
-    fresh.keep_in(tmp_path / "features")
+    keep_features(fresh, tmp_path)
     with pytest.raises(AssertionError, match="described again"):  # each kind has its own
         fresh(clip)
 
