@@ -65,7 +65,6 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
         raise InputError('the page needs Gradio; pip install "ser-plugins[demo]"') from error
     folder = find_folder(source, [CONFIG, WEIGHTS, MAP], revision)
     model, places = load(folder), EmbeddingMap.read(folder)
-
     by_speaker = normalises_by_speaker(model)
 
     def hear(path: str | None, voice: list[str] | None) -> list[Any]:

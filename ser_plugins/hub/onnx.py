@@ -18,7 +18,7 @@ from ser_plugins.audio.spectrogram import Spectrogram
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.loading import UtteranceClassifier, load
-from ser_plugins.inference.voice import Recordings, adapt_or_warn
+from ser_plugins.inference.voice import Recordings, adapt_or_warn, told_voice
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -195,7 +195,7 @@ def describe(model: UtteranceClassifier) -> dict[str, str]:
         "sample_rate": str(normalizer.sample_rate),
         "audio_normalizer": json.dumps({"sample_rate": normalizer.sample_rate, "vad": normalizer.vad}),
         "checksum": model.checksum,
-        "told_speaker": json.dumps(getattr(model.mods.mean_var_norm, "speaker", None) is not None),
+        "told_speaker": json.dumps(told_voice(model) is not None),
     }
 
 

@@ -21,7 +21,7 @@ from ser_plugins.inference.files import find_files, header_seconds, readable
 from ser_plugins.inference.table import Part, identity_of
 from ser_plugins.inference.timeline import describe_recording, timeline_figure
 from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
-from ser_plugins.inference.voice import adapt_or_warn
+from ser_plugins.inference.voice import adapt_or_warn, told_voice
 from ser_plugins.training.cli import keep_memory, return_memory
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def _write(
     *facts: Any,
 ) -> None:
     """Write a table piece by piece, after the pieces that are there."""
-    voice = getattr(model.mods.mean_var_norm, "speaker", None)
+    voice = told_voice(model)
     told = None if voice is None else voice.tolist()
     settings = [model.checksum, model.device, model.hparams.audio_normalizer.settings(), told, *facts]
     with disk_full_told(given.output.parent):

@@ -28,6 +28,11 @@ def normalises_by_speaker(model: EncoderClassifier) -> bool:
     return getattr(model.mods.mean_var_norm, "axis", None) == "speaker"
 
 
+def told_voice(model: EncoderClassifier) -> Tensor | None:
+    """Return the voice that a model was told, as `SpectrogramNorm.measure` found it; None where it was told none."""
+    return getattr(model.mods.mean_var_norm, "speaker", None)
+
+
 @torch.no_grad()
 def adapt(model: EncoderClassifier, paths: Recordings) -> None:
     """Adapt a model that normalises by speaker (S7) to one: what it hears from now on is of that voice.
