@@ -19,7 +19,7 @@ from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.hub.source import find_folder
 from ser_plugins.inference.batches import choose_labels, classify, embed_speech
 from ser_plugins.inference.timeline import draw_timeline, timeline
-from ser_plugins.inference.voice import adapt, normalises_by_speaker
+from ser_plugins.inference.voice import adapt, forget, normalises_by_speaker
 from ser_plugins.report.figures import COLOURS, STYLE
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
         try:
             if voice:
                 adapt(model, voice)
-            elif by_speaker:
-                model.mods.mean_var_norm.speaker = None
+            else:
+                forget(model)
             return analyse(model, places, path)
         except InputError as error:
             told = str(error)

@@ -156,9 +156,8 @@ def _write(
     *facts: Any,
 ) -> None:
     """Write a table piece by piece, after the pieces that are there."""
-    voice = told_voice(model)
-    told = None if voice is None else voice.tolist()
-    settings = [model.checksum, model.device, model.hparams.audio_normalizer.settings(), told, *facts]
+    normalizer = model.hparams.audio_normalizer.settings()
+    settings = [model.checksum, model.device, normalizer, told_voice(model), *facts]
     with disk_full_told(given.output.parent):
         part = Part(given.output, schema, identity_of(settings, files))
         for piece in describe(part):

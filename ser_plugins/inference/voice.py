@@ -20,27 +20,37 @@ from ser_plugins.inference.timeline import find_speech, slide
 
 logger = logging.getLogger(__name__)
 Recordings: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+PLACES = ("mean_var_norm", "embedding_model")  # of model.mods, that a voice may be told to
 SECONDS = 30.0  # of a recording that speech is looked for in at a time
 
 
 def normalises_by_speaker(model: EncoderClassifier) -> bool:
-    """True where a model was trained on spectrograms normalised over all that a speaker said."""
-    return getattr(model.mods.mean_var_norm, "axis", None) == "speaker"
+    """True where a model was trained on spectrograms or embeddings normalised over all that a speaker said."""
+    return getattr(model.mods.mean_var_norm, "axis", None) == "speaker" or _centred(model)
 
 
-def told_voice(model: EncoderClassifier) -> Tensor | None:
-    """Return the voice that a model was told, as `SpectrogramNorm.measure` found it; None where it was told none."""
-    return getattr(model.mods.mean_var_norm, "speaker", None)
+def told_voice(model: EncoderClassifier) -> list[float] | None:
+    """Return the numbers of the voice that a model was told; None where it was told none."""
+    voices = [getattr(model.mods[name], "speaker", None) for name in PLACES]
+    numbers = [number for voice in voices if voice is not None for number in voice.tolist()]
+    return numbers or None
+
+
+def forget(model: EncoderClassifier) -> None:
+    """Take back what `adapt` told a model: what it hears from now on may be of anybody."""
+    for name in PLACES:
+        model.mods[name].speaker = None
 
 
 @torch.no_grad()
 def adapt(model: EncoderClassifier, paths: Recordings) -> None:
-    """Adapt a model that normalises by speaker (S7) to one: what it hears from now on is of that voice.
+    """Adapt a model that normalises by speaker (S7, S8) to one: what it hears from now on is of that voice.
 
     Parameters
     ----------
     model : speechbrain.inference.classifiers.EncoderClassifier
-        As `ser_plugins.load` returns it; the voice is kept in ``model.mods.mean_var_norm.speaker``.
+        As `ser_plugins.load` returns it; the voice is kept in ``model.mods.mean_var_norm.speaker`` and, for a centred
+        encoder, ``model.mods.embedding_model.speaker``.
     paths : path or iterable of paths
         Recordings of the speaker alone, of any length and many emotions, best those that are to be told: files,
         folders, patterns.
@@ -61,16 +71,21 @@ def adapt(model: EncoderClassifier, paths: Recordings) -> None:
         raise InputError("the model does not normalise by speaker; leave --speaker out")
     files = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
     errors: list[str] = []
-    voice = model.mods.mean_var_norm.measure(
+    heard = [
         feats
         for path in tqdm(files, "hearing the speaker", unit="file", leave=False)
         for feats in _hear(model, path, errors)
-    )
+    ]
     if len(errors) == len(files):
         raise InputError(f"none of {len(files)} recordings of the speaker could be used; the first: {errors[0]}")
     if errors:
         logger.warning("%d of %d recordings of the speaker could not be used: %s", len(errors), len(files), errors[0])
-    model.mods.mean_var_norm.speaker = voice
+    forget(model)
+    norm, encoder = (model.mods[name] for name in PLACES)
+    if norm.axis == "speaker":
+        norm.speaker = norm.measure(heard)
+    if _centred(model):
+        encoder.speaker = torch.cat([encoder(norm(feats)) for feats in heard]).mean((0, 1))
 
 
 def adapt_or_warn(model: EncoderClassifier, paths: Recordings | None) -> None:
@@ -79,6 +94,10 @@ def adapt_or_warn(model: EncoderClassifier, paths: Recordings | None) -> None:
         adapt(model, paths)
     elif normalises_by_speaker(model):
         logger.warning("the model tells more where it knows who speaks: give --speaker, recordings of that voice alone")
+
+
+def _centred(model: EncoderClassifier) -> bool:
+    return bool(getattr(model.mods.embedding_model, "speaker_centred", False))
 
 
 def _hear(model: EncoderClassifier, path: str, errors: list[str]) -> Iterator[Tensor]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from ser_plugins.distributed import rank_and_size
@@ -39,6 +41,10 @@ class BalancedBatchSampler(Sampler[list[int]]):
     rank, world_size : int, optional
         Which share of an epoch's batches to give; default: as torch.distributed says if initialised, else all of them.
         SpeechBrain's Brain splits any ``batch_sampler`` among the ranks by itself: give it ``rank=0, world_size=1``.
+    speakers : sequence, optional
+        Who says each utterance. The batches then are of B speakers and P classes, B = ⌊batch_size / P⌋: an utterance of
+        each class that a speaker has, so that what is left of each, less their mean, is the emotion. Speakers are drawn
+        as the utterances of a class are; where they lack classes a batch is smaller.
 
     Raises
     ------
@@ -63,6 +69,7 @@ class BalancedBatchSampler(Sampler[list[int]]):
         n_classes: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
+        speakers: Sequence[Any] | None = None,
     ) -> None:
         self.labels = np.asarray(labels, dtype=np.int64)
         self.batch_size = batch_size
@@ -73,6 +80,7 @@ class BalancedBatchSampler(Sampler[list[int]]):
         self.world_size = rank_and_size()[1] if world_size is None else world_size
         n_classes = int(self.labels.max(initial=-1)) + 1 if n_classes is None else n_classes
         self.members = [np.flatnonzero(self.labels == label) for label in range(n_classes)]
+        self.speakers = None if speakers is None else np.asarray(speakers)
         empty = [label for label, members in enumerate(self.members) if not len(members)]
         if empty or not n_classes:
             raise InputError(
@@ -95,16 +103,30 @@ class BalancedBatchSampler(Sampler[list[int]]):
         """Yield the batches of the next epoch, as lists of indices in a random order."""
         rng = np.random.default_rng((self.seed, self.epoch))
         self.epoch += 1
-        utterances = [_endless(members, rng) for members in self.members]
-        turn = _endless(np.arange(len(self.members)), rng)
+        batches = self._of_classes(rng) if self.speakers is None else self._of_speakers(rng, self.speakers)
         # Every rank makes every batch, so that together they walk through one order, and keeps its own.
         for number in range(len(self) * self.world_size):
-            share, rest = divmod(self.batch_size, len(self.members))
-            classes = [*list(range(len(self.members))) * share, *(next(turn) for _ in range(rest))]
-            batch = [next(utterances[label]) for label in classes]
+            batch = next(batches)
             rng.shuffle(batch)
             if number % self.world_size == self.rank:
                 yield batch
+
+    def _of_classes(self, rng: np.random.Generator) -> Iterator[list[int]]:
+        utterances = [_endless(members, rng) for members in self.members]
+        turn = _endless(np.arange(len(self.members)), rng)
+        share, rest = divmod(self.batch_size, len(self.members))
+        while True:
+            classes = [*list(range(len(self.members))) * share, *(next(turn) for _ in range(rest))]
+            yield [next(utterances[label]) for label in classes]
+
+    def _of_speakers(self, rng: np.random.Generator, speakers: NDArray[Any]) -> Iterator[list[int]]:
+        names = np.unique(speakers)
+        said = [[members[speakers[members] == name] for members in self.members] for name in names]
+        utterances = [[_endless(some, rng) for some in classes if len(some)] for classes in said]
+        turn = _endless(np.arange(len(names)), rng)
+        while True:
+            chosen = [next(turn) for _ in range(self.batch_size // len(self.members))]
+            yield [next(draw) for speaker in chosen for draw in utterances[speaker]]
 
 
 def _endless(items: np.ndarray, rng: np.random.Generator) -> Iterator[int]:

@@ -21,6 +21,13 @@ class UtteranceEncoder(nn.Module):
     embedding_size : int
         Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
         trains several times more slowly.
+    speaker_centred : bool
+        Take from each embedding the mean of its speaker's.
+
+    Attributes
+    ----------
+    speaker : torch.Tensor or None
+        Of a centred encoder: the mean [E] of what it made of the utterances of whoever is heard, while this was None.
 
     Example
     -------
@@ -30,18 +37,46 @@ class UtteranceEncoder(nn.Module):
     torch.Size([2, 1, 512])
     """
 
-    def __init__(self, backbone: nn.Module, pooling: nn.Module, embedding_size: int = 512) -> None:
+    def __init__(
+        self, backbone: nn.Module, pooling: nn.Module, embedding_size: int = 512, speaker_centred: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.embedding = nn.Linear(int(pooling.output_size), embedding_size, bias=False)  # type: ignore[arg-type]
         self.norm = MaskedBatchNorm(embedding_size)
+        self.speaker_centred = speaker_centred
+        self.speaker: Tensor | None = None
 
-    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E]."""
+    def forward(self, feats: Tensor, lengths: Tensor | None = None, speakers: Tensor | None = None) -> Tensor:
+        """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E].
+
+        ``speakers`` [B] are indices of who speaks: a centred encoder takes the mean of each in the batch, as its
+        training does. Where they are not given it takes ``speaker``, and of a stranger what all have in common.
+        """
         descriptors, lengths = self.backbone(feats, lengths)
         embedding: Tensor = self.norm(self.embedding(self.pooling(descriptors, lengths)))
+        if self.speaker_centred:
+            embedding = embedding - self.norm.bias
+            if speakers is not None:
+                embedding = centre(embedding, speakers)
+            elif self.speaker is not None:
+                embedding = embedding - self.speaker.to(embedding.device)
         return embedding.unsqueeze(1)
+
+
+def centre(embeddings: Tensor, speakers: Tensor) -> Tensor:
+    """Take from each of ``embeddings`` [N, E] the mean of those of the same of ``speakers`` [N], in float32.
+
+    Example
+    -------
+    >>> centre(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 5])).flatten()
+    tensor([-1.,  1.,  0.])
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        members = functional.one_hot(torch.unique(speakers, return_inverse=True)[1]).float()
+        means = members.T @ embeddings.float() / members.sum(0).unsqueeze(1)
+        return embeddings.float() - members @ means
 
 
 class SoftmaxClassifier(nn.Module):

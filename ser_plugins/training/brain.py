@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import update_learning_rate
@@ -14,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ser_plugins.distributed import rank_and_size
+from ser_plugins.models.encoder import centre
 
 
 class EncoderBrain(sb.Brain):  # type: ignore[misc]
@@ -33,6 +36,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     reference_loader : iterable
         Batches of training utterances, whole as those of validation, that centroids and the averages' statistics of
         batch normalisation are computed from.
+    valid_loader : iterable
+        Batches of the validation part, whose embeddings a centred encoder has to know all of, first.
     averages : dict
         What has an average of its weights, by the names of ``modules``.
     """
@@ -60,11 +65,35 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             feats, lengths = self.hparams.feat_augment(feats, lengths)
         if augmented and self.hparams.mixup is not None:
             feats = self._mix(feats)
-        embeddings: Tensor = self._network("embedding_model")(feats, lengths)
+        # In training a batch holds enough of each speaker; elsewhere embed_all knows all that they say.
+        told = (_indices(batch.speaker, self.device),) if self.centred and self.modules.training else ()
+        embeddings: Tensor = self._network("embedding_model")(feats, lengths, *told)
         return embeddings
+
+    @property
+    def centred(self) -> bool:
+        """True where the mean of its speaker's is taken from each embedding."""
+        return bool(getattr(_inside(self.modules.embedding_model), "speaker_centred", False))
+
+    @torch.no_grad()
+    def embed_all(self, batches: Iterable[Any]) -> tuple[list[str], Tensor, Tensor]:
+        """Embed whole utterances: their ids, labels [N] and embeddings [N, 1, E], centred if they are to be."""
+        ids: list[str] = []
+        speakers: list[str] = []
+        found: list[tuple[Tensor, Tensor]] = []
+        for batch in batches:
+            ids += batch.id
+            speakers += batch.speaker if self.centred else []
+            found.append((batch.label.data.squeeze(1).to(self.device), self.embed(batch.to(self.device)).float()))
+        labels, embeddings = map(torch.cat, zip(*found, strict=True))
+        if self.centred:
+            embeddings = centre(embeddings.squeeze(1), _indices(speakers, self.device)).unsqueeze(1)
+        return ids, labels, embeddings
 
     def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
         """Embed a batch; in training, augmented."""
+        if stage == sb.Stage.VALID and self.centred:
+            return torch.stack([self.embeddings[name] for name in batch.id])
         batch = batch.to(self.device)
         changes = ("wav_augment", "feat_augment", "mixup")
         augmented = stage == sb.Stage.TRAIN and any(getattr(self.hparams, name) is not None for name in changes)
@@ -124,9 +153,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def _class_centroids(self) -> Tensor:
         """Directions of the classes, [C, E], by the weights of now: those of an epoch's batches would be stale."""
         sums = torch.zeros(self.hparams.n_classes, self.hparams.embedding_size, device=self.device)
-        for batch in self.reference_loader:
-            labels = batch.label.data.squeeze(1).to(self.device)
-            sums.index_add_(0, labels, _unit(self.embed(batch.to(self.device))))
+        _, labels, embeddings = self.embed_all(self.reference_loader)
+        sums.index_add_(0, labels, _unit(embeddings))
         return functional.normalize(sums, dim=-1)
 
     def init_optimizers(self) -> None:
@@ -203,6 +231,9 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             return
         self.modules.eval()
         self._measure_averages()
+        if self.centred:
+            ids, _, embeddings = self.embed_all(self.valid_loader)
+            self.embeddings = dict(zip(ids, embeddings, strict=True))
         if not learns(self.modules.classifier):
             self.centroids = self._class_centroids()
 
@@ -238,6 +269,10 @@ def learns(module: nn.Module) -> bool:
 def _inside(module: nn.Module) -> nn.Module:
     """What DDP has wrapped."""
     return module.module if isinstance(module, DistributedDataParallel) else module
+
+
+def _indices(names: Sequence[str], device: Any) -> Tensor:
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1]).to(device)
 
 
 def _unit(embeddings: Tensor) -> Tensor:

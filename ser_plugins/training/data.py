@@ -29,13 +29,13 @@ def crop(signal: np.ndarray[Any, Any], samples: int, where: float) -> np.ndarray
 def make_dataset(
     table: pd.DataFrame, column: str, classes: Sequence[str], crop_seconds: float | None = None
 ) -> DynamicItemDataset:
-    """Make a dataset of ``id``, ``signal`` [T] and ``label`` [1], and of ``voice`` [F + 1] where voices are known.
+    """Make a dataset of ``id``, ``speaker``, ``signal`` [T] and ``label`` [1], and of ``voice`` [F + 1] where known.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One row an utterance: ``id``, ``prepared`` (a .npy file of 16 kHz samples), ``column``, and ``voice`` where
-        `with_voices` has added it.
+        One row an utterance: ``id``, ``speaker``, ``prepared`` (a .npy file of 16 kHz samples), ``column``, and
+        ``voice`` where `with_voices` has added it.
     column : str
         What is to be recognised: "emotion" or "speaker".
     classes : sequence of str
@@ -45,7 +45,12 @@ def make_dataset(
     """
     index = {name: i for i, name in enumerate(classes)}
     rows = {
-        str(row["id"]): {"path": str(row["prepared"]), "target": index[row[column]], "voice": row.get("voice")}
+        str(row["id"]): {
+            "path": str(row["prepared"]),
+            "target": index[row[column]],
+            "speaker": str(row["speaker"]),
+            "voice": row.get("voice"),
+        }
         for row in table.to_dict("records")
     }
 
@@ -58,7 +63,7 @@ def make_dataset(
     dataset = DynamicItemDataset(rows)
     dataset.add_dynamic_item(signal, takes="path", provides="signal")
     dataset.add_dynamic_item(lambda target: torch.tensor([target]), takes="target", provides="label")
-    dataset.set_output_keys(["id", "signal", "label", *({"voice"} & set(table.columns))])
+    dataset.set_output_keys(["id", "speaker", "signal", "label", *({"voice"} & set(table.columns))])
     return dataset
 
 

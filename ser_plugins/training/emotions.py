@@ -137,7 +137,7 @@ def finish_fold(
         "fold": tree["fold"],
         "seed": tree["seed"],
         "labels": list(labels),
-        "told_speakers": "voice" in parts["test"],
+        "told_speakers": "voice" in parts["test"] or brain.centred,
         **{f"n_{name}": len(table) for name, table in parts.items()},
         **measure(frame, labels),
         **({"corpora": measure_each(frame, corpus.corpora)} if corpus.corpora else {}),
@@ -191,6 +191,7 @@ def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, 
             "classifier": base["classifier"],
             "classification_loss": base["classification_loss"],
             "metric_loss": None,
+            "speaker_centred": False,
             "number_of_epochs": tree["speaker_epochs"],
             "backbone_lr_factor": 1.0,
             "frozen_epochs": 0,
@@ -215,18 +216,19 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[S
     column, classes = hparams["column"], list(hparams["labels"])
     train_set = make_dataset(parts["train"], column, classes, hparams["crop_seconds"])
     indices = [classes.index(name) for name in parts["train"][column]]
-    batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]))
+    speakers = list(parts["train"]["speaker"]) if brain.centred else None
+    batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]), speakers=speakers)
     brain.train_batches = batches
     train_loader = SaveableDataLoader(train_set, batch_sampler=batches, collate_fn=PaddedBatch)
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     some = parts["train"].sample(frac=1, random_state=0).groupby(column).head(REFERENCES)
-    brain.reference_loader, valid_loader = (
+    brain.reference_loader, brain.valid_loader = (
         SaveableDataLoader(
             make_dataset(by_length(table), column, classes), batch_size=batches.batch_size, collate_fn=PaddedBatch
         )
         for table in (some, parts["valid"])
     )
-    return train_loader, valid_loader
+    return train_loader, brain.valid_loader
 
 
 def fit_classifier(brain: EncoderBrain, trained: Tensor, parts: Parts, labels: Sequence[str]) -> None:

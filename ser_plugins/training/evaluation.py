@@ -19,16 +19,13 @@ from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset
 
 
-@torch.no_grad()
 def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batch_size: int = 32) -> Tensor:
     """Embed whole utterances: [N, 1, E] on the CPU, in the order of ``table``."""
     dataset = make_dataset(by_length(table), "emotion", classes)
     loader = SaveableDataLoader(dataset, batch_size=batch_size, collate_fn=PaddedBatch)
     brain.modules.eval()
-    found: dict[str, Tensor] = {}
-    for batch in tqdm(loader, desc="embedding", leave=False):
-        embeddings = brain.embed(batch.to(brain.device)).float().cpu()
-        found.update(zip(batch.id, embeddings, strict=True))
+    ids, _, embeddings = brain.embed_all(tqdm(loader, desc="embedding", leave=False))
+    found = dict(zip(ids, embeddings.cpu(), strict=True))
     return torch.stack([found[str(name)] for name in table["id"]])
 
 

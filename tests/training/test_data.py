@@ -50,7 +50,8 @@ def test_items_are_whole_utterances_with_their_class(table, column, classes, tar
     dataset = make_dataset(table, column, classes)
     assert len(dataset) == len(table)
     for i, item in enumerate(dataset):
-        assert set(item) == {"id", "signal", "label"} and item["id"] == f"clip{i}"
+        assert set(item) == {"id", "speaker", "signal", "label"} and item["id"] == f"clip{i}"
+        assert item["speaker"] == table["speaker"].iloc[i]
         assert item["signal"].dtype == torch.float32
         assert item["signal"].tolist() == [1000 * i + sample for sample in range(LENGTHS[i])]
         assert item["label"].tolist() == [targets[i]]
