@@ -141,11 +141,14 @@ def test_it_says_what_it_is(exported):
     assert not re.search(rb"site-packages|ser_plugins/", path.read_bytes())
 
 
-def test_a_file_for_one_speaker_hears_as_the_model_does(tmp_path, caplog):
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_file_for_one_speaker_hears_as_the_model_does(tmp_path, caplog, centred):
     spoken = [tmp_path / f"{number}.wav" for number in range(3)]
     for path, wav in zip(spoken, speech(16000, 12000, 9000)[2], strict=True):
         soundfile.write(path, wav / 4, 16000)
-    folder = write(tmp_path / "model", KINDS["softmax"].replace("axis: utterance", "axis: speaker"))
+    yaml = KINDS["softmax"].replace("axis: utterance", "axis: speaker")
+    yaml = yaml.replace("embedding_size: 12", f"embedding_size: 12\n    speaker_centred: {centred}")
+    folder = write(tmp_path / "model", yaml)
     model, (wavs, lengths, _) = load(folder), speech(31337, 20001)
     for path, words in ((tmp_path / "any.onnx", []), (tmp_path / "ann.onnx", ["--speaker", *map(str, spoken)])):
         caplog.clear()

@@ -10,6 +10,7 @@ from ser_plugins import load
 from ser_plugins.commands import main
 from ser_plugins.errors import InputError
 from ser_plugins.inference import adapt, embed, voice
+from ser_plugins.inference.voice import forget, told_voice
 
 LEVELS = {"quiet": 0.01, "loud": 0.3}
 
@@ -54,6 +55,26 @@ def test_files_of_a_known_speaker_are_normalised_together(model, voices):
         found = np.stack(embed(model, voices / name)["embedding"])
         np.testing.assert_allclose(found, by_hand(model, voices / name), rtol=1e-3, atol=1e-4)
     assert not np.allclose(found, alone, atol=1e-3)
+
+
+@pytest.mark.parametrize("axis", ["utterance", "speaker"])
+def test_embeddings_of_a_known_speaker_lose_their_mean(write_model, tmp_path, voices, axis):
+    folder = write_model(tmp_path / "model", "s3", norm_axis=axis, speaker_centred=True)
+    model = load(folder, device="cpu")
+    stranger = np.stack(embed(model, voices / "loud")["embedding"])
+    adapt(model, voices / "quiet")
+    adapt(model, voices / "loud")
+    found = np.stack(embed(model, voices / "loud")["embedding"])
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-4)
+    model.mods.embedding_model.speaker = None
+    raw = np.stack(embed(model, voices / "loud")["embedding"])
+    np.testing.assert_allclose(found, raw - raw.mean(0), rtol=1e-3, atol=1e-4)
+    assert np.allclose(raw, stranger, atol=1e-3) == (axis == "utterance") and not np.allclose(found, raw, atol=1e-3)
+    adapt(model, voices / "loud")
+    assert len(told_voice(model)) == found.shape[1] + (model.mods.mean_var_norm.speaker is not None and 258)
+    forget(model)
+    np.testing.assert_allclose(np.stack(embed(model, voices / "loud")["embedding"]), stranger, atol=1e-4)
+    assert told_voice(model) is None
 
 
 def test_the_command_takes_the_speaker_and_asks_for_one(folder, voices, model, tmp_path, caplog):

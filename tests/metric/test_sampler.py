@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -78,6 +79,29 @@ def test_loader_workers_advance_one_epoch_an_iteration():
         again = BalancedBatchSampler([0, 1] * 8, 4)
         again.set_epoch(epoch)
         assert seen == list(again)
+
+
+def test_batches_of_speakers_hold_an_utterance_of_each_class_of_each():
+    rng = np.random.default_rng(0)
+    labels, speakers = rng.integers(0, 5, 400), rng.choice(list("abcdef"), 400)
+    kept = ~((speakers == "c") & (labels == 3))  # whom a class is missing of
+    labels, speakers = labels[kept], speakers[kept]
+    sampler = BalancedBatchSampler(labels, 17, n_batches=40, speakers=speakers)
+    batches = list(sampler)
+    assert len(batches) == 40
+    for batch in batches:
+        said = Counter(zip(speakers[batch].tolist(), labels[batch].tolist(), strict=True))
+        names = {name for name, _ in said}
+        assert len(names) == 3  # of five classes each: 15 of 17
+        assert said == {(name, label): 1 for name in names for label in range(5) if (name, label) != ("c", 3)}
+    heard = Counter(name for batch in batches for name in set(speakers[batch]))
+    assert set(heard.values()) == {20}
+    often = Counter(index for batch in batches for index in batch)
+    for name, label in set(zip(speakers.tolist(), labels.tolist(), strict=True)):
+        counts = [often[i] for i in np.flatnonzero((speakers == name) & (labels == label))]
+        assert max(counts) - min(counts) <= 1
+    again = BalancedBatchSampler(labels, 17, n_batches=40, speakers=speakers)
+    assert list(again) == batches and list(again) != batches
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

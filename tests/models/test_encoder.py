@@ -39,6 +39,24 @@ def test_padding_changes_nothing(axis: str, samples: int, log: bool) -> None:
     torch.testing.assert_close(together[1:], embed(long[None], torch.ones(1)), atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_a_centred_encoder_takes_the_mean_of_each_speaker_from_what_a_plain_one_makes() -> None:
+    plain = make_encoder()
+    centred = UtteranceEncoder(SEResNet34(), GhostVLAD(128), speaker_centred=True).eval()
+    centred.load_state_dict(plain.state_dict())
+    feats, speakers = torch.randn(5, 64, 257), [7, 2, 7, 7, 2]
+    raw = plain(feats).squeeze(1)
+    assert centred.norm.bias.abs().max() > 0
+    torch.testing.assert_close(centred(feats).squeeze(1), raw - centred.norm.bias)  # of strangers
+    expected = []
+    for one, speaker in zip(raw, speakers, strict=True):
+        own = [other for other, name in zip(raw, speakers, strict=True) if name == speaker]
+        expected.append(one - sum(own) / len(own))
+    torch.testing.assert_close(centred(feats, speakers=torch.tensor(speakers)).squeeze(1), torch.stack(expected))
+    centred.speaker = centred(feats[[0, 2, 3]]).mean((0, 1))
+    torch.testing.assert_close(centred(feats[[0, 2, 3]]).squeeze(1), torch.stack(expected)[[0, 2, 3]])
+
+
 def test_masked_batch_norm_is_batch_norm_of_the_valid_frames() -> None:
     torch.manual_seed(0)
     x, frames = torch.randn(3, 4, 7, 5, requires_grad=True), torch.tensor([7, 4, 1])

@@ -79,6 +79,49 @@ def test_accuracy_is_that_of_the_nearest_centroid():
     assert 0 < right < 30
 
 
+class Centred(torch.nn.Module):
+    """A layer that is told who speaks, and says so."""
+
+    speaker_centred = True
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 4)
+
+    def forward(self, feats, lengths=None, speakers=None):
+        self.told = speakers
+        return self.layer(feats).unsqueeze(1)
+
+
+@torch.no_grad()
+def test_validation_takes_the_mean_of_all_that_a_speaker_says_in_it():
+    torch.manual_seed(0)
+    modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
+    modules |= {"embedding_model": Centred(), "classifier": SoftmaxClassifier(4, 3)}
+    nll = torch.nn.functional.nll_loss
+    hparams = {**PLAIN, "metric_loss": None, "classification_loss": nll, "epoch_counter": Counter()}
+    brain = EncoderBrain(modules, hparams=hparams)
+    signals, labels, names = torch.randn(30, 6), torch.arange(30) % 3, [f"s{i % 4}" for i in range(30)]
+    rows = [
+        {"id": str(i), "speaker": name, "signal": signal, "label": label[None]}
+        for i, (name, signal, label) in enumerate(zip(names, signals, labels, strict=True))
+    ]
+    brain.valid_loader = DataLoader(rows, batch_size=8, collate_fn=PaddedBatch)
+    brain.on_stage_start(sb.Stage.VALID)
+    for batch in brain.valid_loader:
+        brain.evaluate_batch(batch, sb.Stage.VALID)
+    assert modules["embedding_model"].told is None
+    raw = modules["embedding_model"].layer(signals)
+    right = 0
+    for one, name, label in zip(raw, names, labels.tolist(), strict=True):
+        own = [other for other, other_name in zip(raw, names, strict=True) if other_name == name]
+        right += int(modules["classifier"](one - sum(own) / len(own)).argmax()) == label
+    assert brain.validate() == {"accuracy": right / 30}
+    brain.modules.train()
+    brain.embed(next(iter(brain.valid_loader)))
+    assert modules["embedding_model"].told.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
 class Backboned(torch.nn.Module):
     def __init__(self):
         super().__init__()
