@@ -71,6 +71,7 @@ IDEAS = [
     *(f"S6 - {part}" for part in PARTS),
     *(f"S6, {change}" for change in CHANGES),
     "S7",
+    "S8",
     *(f"S7, {change}" for change in ("no speed", "slow backbone", "crops of 3 s", "dropout", "mixup")),
 ]
 

@@ -1,7 +1,7 @@
 """How much a model that normalises by speaker must have heard of a speaker: accuracy on validation actors.
 
 python benchmarks/voices.py RUN --corpus ravdess --data_folder FOLDER [--key value …] takes the models of all folds of
-RUN (results/S7/ravdess/1), tells each the voices by some utterances of each validation speaker, drawn three times, and
+RUN (results/S8/ravdess/1), tells each the voices by some utterances of each validation speaker, drawn three times, and
 writes benchmarks/results/voices.md. No test fold is read.
 """
 
@@ -28,11 +28,14 @@ DRAWS = 3
 
 def recognised(model: EncoderClassifier, feats: list[torch.Tensor], heard: list[torch.Tensor]) -> list[str]:
     """What the model makes of utterances, told the voice by ``heard``; by each alone where that is empty."""
-    norm = model.mods.mean_var_norm
-    voice = norm.measure(heard) if heard else None
+    norm, encoder = model.mods.mean_var_norm, model.mods.embedding_model
+    voice, encoder.speaker = norm.measure(heard) if heard else None, None
+    if heard and encoder.speaker_centred:
+        with torch.no_grad():
+            encoder.speaker = torch.cat([encoder(norm(one, None, voice)) for one in heard]).mean((0, 1))
     batch = pad_sequence([one[0] for one in feats], batch_first=True)  # blank frames follow, which are not heard
     with torch.no_grad():
-        scores = model.mods.classifier(model.mods.embedding_model(norm(batch, None, voice))).squeeze(1)
+        scores = model.mods.classifier(encoder(norm(batch, None, voice))).squeeze(1)
     return [model.hparams.label_encoder.ind2lab[index] for index in scores.argmax(1).tolist()]
 
 
