@@ -71,19 +71,20 @@ def adapt(model: EncoderClassifier, paths: Recordings) -> None:
         raise InputError("the model does not normalise by speaker; leave --speaker out")
     files = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
     errors: list[str] = []
-    heard = [
+    norm, encoder = (model.mods[name] for name in PLACES)
+    heard: Iterable[Tensor] = (
         feats
         for path in tqdm(files, "hearing the speaker", unit="file", leave=False)
         for feats in _hear(model, path, errors)
-    ]
+    )
+    if _centred(model):
+        heard = list(heard)  # they are gone through twice: the spectrograms' mean comes before the embeddings'
+    voice = norm.measure(heard) if getattr(norm, "axis", None) == "speaker" else None
     if len(errors) == len(files):
         raise InputError(f"none of {len(files)} recordings of the speaker could be used; the first: {errors[0]}")
     if errors:
         logger.warning("%d of %d recordings of the speaker could not be used: %s", len(errors), len(files), errors[0])
-    forget(model)
-    norm, encoder = (model.mods[name] for name in PLACES)
-    if norm.axis == "speaker":
-        norm.speaker = norm.measure(heard)
+    norm.speaker, encoder.speaker = voice, None
     if _centred(model):
         encoder.speaker = torch.cat([encoder(norm(feats)) for feats in heard]).mean((0, 1))
 

@@ -22,12 +22,12 @@ class UtteranceEncoder(nn.Module):
         Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
         trains several times more slowly.
     speaker_centred : bool
-        Take from each embedding the mean of its speaker's.
+        Take from each embedding the mean of its speaker's: what is left is how the speaker differs from the usual self.
 
     Attributes
     ----------
     speaker : torch.Tensor or None
-        Of a centred encoder: the mean [E] of what it made of the utterances of whoever is heard, while this was None.
+        Of a centred encoder: the mean [E] of what it made, while this was None, of utterances of whoever is heard.
 
     Example
     -------
