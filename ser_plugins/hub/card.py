@@ -99,7 +99,7 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         repo_id=repo_id,
         revision=revision or "main",
         speakers=speakers,
-        by_speaker=config["modules"]["mean_var_norm"]["arguments"] == {"axis": "speaker"},
+        by_speaker=_by_speaker(config["modules"]),
         synthetic=bool(metrics and metrics["synthetic"]),
         acted=any(source.acted for source in known),
         english=_english(runs),
@@ -225,6 +225,13 @@ def _corpora(run: Metrics) -> list[str]:
 
 def _title(corpus: str, synthetic: bool) -> str:
     return f"{corpus} (synthetic audio)" if synthetic else SOURCES[corpus].name if corpus in SOURCES else corpus
+
+
+def _by_speaker(modules: Mapping[str, Any]) -> bool:
+    """True where spectrograms or embeddings are normalised by speaker."""
+    given = [modules[name]["arguments"] for name in ("mean_var_norm", "embedding_model")]
+    named = [one for one in given if isinstance(one, Mapping)]
+    return any(one.get("axis") == "speaker" or one.get("speaker_centred") for one in named)
 
 
 def _english(runs: Sequence[Metrics]) -> bool:

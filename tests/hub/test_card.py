@@ -115,10 +115,13 @@ def test_a_stage_whose_weights_are_given_as_a_file_is_followed(tmp_path, write_r
     assert "Emotions on CREMA-D" in section(card, "Training") and "ODbL" in card
 
 
-def test_a_model_that_goes_by_speaker_says_so(tmp_path, write_run, write_model):
+@pytest.mark.parametrize(
+    "settings", [{"norm_axis": "speaker"}, {"speaker_centred": True}, {"norm_axis": "speaker", "speaker_centred": True}]
+)
+def test_a_model_that_goes_by_speaker_says_so(tmp_path, write_run, write_model, settings):
     model = write_run(tmp_path / "fold1")
     assert "adapt" not in write_card(model)[0]
-    write_model(model, "s7")
+    write_model(model, "s6", **settings)
     card, _ = write_card(model)
     assert "adapt(model," in section(card, "Use")
     assert "known from all of that speaker's test utterances" in section(card, "Results")
