@@ -1,13 +1,12 @@
 """Measures against arithmetic by hand."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes")
@@ -77,21 +76,38 @@ def test_each_merged_corpus_counts_its_own_emotions():
     assert each["two"]["confusion"] == [[1, 0], [1, 0]]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_embeddings_are_in_the_order_of_the_table(tmp_path, batch_size):
-    """A brain whose embedding is the sum and the number of samples, and that must not be in training."""
-    lengths = [30, 10, 50, 20, 40]
-    for i, samples in enumerate(lengths):
-        np.save(tmp_path / f"{i}.npy", np.full(samples, i + 1, dtype=np.float32))
-    names = ["c", "a", "e", "b", "d"]
-    table = pd.DataFrame({"id": names, "emotion": "sad", "prepared": [tmp_path / f"{i}.npy" for i in range(5)]})
-    modules = torch.nn.Linear(1, 1).train()
+class Same(torch.nn.Module):
+    def forward(self, x, lengths=None):
+        return x
 
-    def sums(batch):
-        assert not modules.training and not torch.is_grad_enabled()
-        wavs, relative = batch.signal
+
+class Sums(torch.nn.Module):
+    """Sum and number of samples; no training is to come near it."""
+
+    def __init__(self, speaker_centred):
+        super().__init__()
+        self.speaker_centred = speaker_centred
+
+    def forward(self, wavs, relative):
+        assert not self.training and not torch.is_grad_enabled()
         return torch.stack([wavs.sum(1), (relative * wavs.shape[1]).round()], dim=1)[:, None].bfloat16()
 
-    found = embed(SimpleNamespace(modules=modules, device="cpu", embed=sums), table, ["sad"], batch_size)
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+@pytest.mark.parametrize("centred", [False, True])
+def test_embeddings_are_in_the_order_of_the_table(tmp_path, batch_size, centred):
+    lengths, speakers = [30, 10, 50, 20, 40], ["x", "y", "x", "y", "x"]
+    for i, samples in enumerate(lengths):
+        np.save(tmp_path / f"{i}.npy", np.full(samples, i + 1, dtype=np.float32))
+    table = pd.DataFrame({"id": ["c", "a", "e", "b", "d"], "speaker": speakers, "emotion": "sad"})
+    table["prepared"] = [tmp_path / f"{i}.npy" for i in range(5)]
+    modules = {"compute_features": Same(), "mean_var_norm": Same(), "embedding_model": Sums(centred)}
+    brain = EncoderBrain(modules, hparams={"wav_augment": None})
+    brain.modules.train()
+    found = embed(brain, table, ["sad"], batch_size)
     assert found.shape == (5, 1, 2) and found.dtype == torch.float32
-    assert found[:, 0].tolist() == [[(i + 1) * samples, samples] for i, samples in enumerate(lengths)]
+    expected = np.array([[(i + 1) * samples, samples] for i, samples in enumerate(lengths)], dtype=float)
+    if centred:
+        for rows in ([0, 2, 4], [1, 3]):
+            expected[rows] -= expected[rows].mean(0)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
