@@ -71,22 +71,35 @@ def adapt(model: EncoderClassifier, paths: Recordings) -> None:
         raise InputError("the model does not normalise by speaker; leave --speaker out")
     files = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
     errors: list[str] = []
-    norm, encoder = (model.mods[name] for name in PLACES)
     heard: Iterable[Tensor] = (
         feats
         for path in tqdm(files, "hearing the speaker", unit="file", leave=False)
         for feats in _hear(model, path, errors)
     )
-    if _centred(model):
-        heard = list(heard)  # they are gone through twice: the spectrograms' mean comes before the embeddings'
-    voice = norm.measure(heard) if getattr(norm, "axis", None) == "speaker" else None
+    spectrogram, embedding = measure_voice(model, heard)
     if len(errors) == len(files):
         raise InputError(f"none of {len(files)} recordings of the speaker could be used; the first: {errors[0]}")
     if errors:
         logger.warning("%d of %d recordings of the speaker could not be used: %s", len(errors), len(files), errors[0])
-    norm.speaker, encoder.speaker = voice, None
+    model.mods.mean_var_norm.speaker, model.mods.embedding_model.speaker = spectrogram, embedding
+
+
+@torch.no_grad()
+def measure_voice(model: EncoderClassifier, heard: Iterable[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """Measure a voice by the features [1, T', F] of utterances: what each of ``PLACES`` is to be told."""
+    norm, encoder = (model.mods[name] for name in PLACES)
     if _centred(model):
-        encoder.speaker = torch.cat([encoder(norm(feats)) for feats in heard]).mean((0, 1))
+        heard = list(heard)  # they are gone through twice: the spectrograms' mean comes before the embeddings'
+    voice = norm.measure(heard) if getattr(norm, "axis", None) == "speaker" else None
+    if not _centred(model):
+        return voice, None
+    before = [getattr(module, "speaker", None) for module in (norm, encoder)]
+    norm.speaker, encoder.speaker = voice, None
+    try:
+        embeddings = [encoder(norm(feats)) for feats in heard]
+    finally:
+        norm.speaker, encoder.speaker = before
+    return voice, torch.cat(embeddings).mean((0, 1)) if embeddings else None
 
 
 def adapt_or_warn(model: EncoderClassifier, paths: Recordings | None) -> None:
