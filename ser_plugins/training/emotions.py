@@ -62,7 +62,7 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
         return
     n_folds = recipe.tree["n_folds"]
     corpus = run_on_main(recipe.read_corpus)
-    check_source(recipe.tree, corpus)
+    check_strategy(recipe.tree, corpus)
     for fold in folds:
         fold_parts(corpus, fold, n_folds)  # tells a fold that there is not, before the audio is prepared
     run_on_main(describe_corpus, [corpus, n_folds, output])
@@ -78,8 +78,8 @@ def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:
     atomic_write(output / "faults.csv", corpus.faults.to_csv(index=False, lineterminator="\n"))
 
 
-def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
-    """Stop before any work where a strategy's first weights are missing."""
+def check_strategy(tree: Mapping[str, Any], corpus: Corpus) -> None:
+    """Stop before any work where a strategy's first weights are missing, or its parts exclude each other."""
     if "ssl_source" in tree:
         describe(str(tree["ssl_source"]))
     if tree["multi_stage"] and tree["pretrained_encoder"] is None and not corpus.synthetic:
@@ -87,6 +87,8 @@ def check_source(tree: Mapping[str, Any], corpus: Corpus) -> None:
             f"{tree['strategy']} starts from a pre-trained encoder: give --pretrained_encoder FOLDER|USER/NAME, "
             "or none to train from scratch"
         )
+    if tree["mixup"] is not None and tree["speaker_centred"]:
+        raise InputError("mixup mixes speakers, whom speaker_centred tells apart; leave one of them out")
 
 
 def prepare_corpus(recipe: Recipe, corpus: Corpus) -> Corpus:

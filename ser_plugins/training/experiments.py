@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ser_plugins import configuration
 from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.training.emotions import check_source, prepare_corpus
+from ser_plugins.training.emotions import check_strategy, prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 
@@ -87,7 +87,7 @@ def make_ready(jobs: Iterable[Job]) -> None:
         key = configuration.dump(settings)
         if key not in corpora:
             corpora[key] = recipe, recipe.read_corpus()
-        check_source(recipe.tree, corpora[key][1])
+        check_strategy(recipe.tree, corpora[key][1])
     for recipe, corpus in corpora.values():
         prepare_corpus(recipe, corpus)
 

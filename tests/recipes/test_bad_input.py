@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
         ({"fold": "first"}, r"--fold first: give a number"),
         ({"number_of_epoch": 3}, r"unknown key 'number_of_epoch'; did you mean number_of_epochs"),
         ({"vad": "sillero"}, r"vad must be one of silero"),
+        ({"mixup": 0.2, "speaker_centred": "true"}, r"mixup mixes speakers, .*; leave one of them out"),
         ({"channels": "[4, 8]"}, r"cannot be built|channels"),
         ({"number_of_epochs": 0}, r"no epoch was trained; give --number_of_epochs 1"),
     ],
