@@ -94,12 +94,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         """Embed a batch; in training, augmented."""
         if stage == sb.Stage.VALID and self.centred:
             return torch.stack([self.embeddings[name] for name in batch.id])
-        batch = batch.to(self.device)
-        changes = ("wav_augment", "feat_augment", "mixup")
-        augmented = stage == sb.Stage.TRAIN and any(getattr(self.hparams, name) is not None for name in changes)
-        if augmented:
-            self._seed_step()
-        return self.embed(batch, augmented)
+        return self.embed(batch.to(self.device), augmented=stage == sb.Stage.TRAIN)
 
     def _mix(self, feats: Tensor) -> Tensor:
         """Mix each spectrogram with a smaller share of another (mixup: Zhang et al., ICLR 2018)."""
@@ -108,7 +103,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         return self.share * feats + (1 - self.share) * feats[self.order]
 
     def _seed_step(self) -> None:
-        """Give each step its own seed: a resumed run augments as one that was never stopped."""
+        """Give the next step its own seed: a resumed run crops and augments as one that was never stopped."""
         rank, size = rank_and_size()
         step = self.hparams.epoch_counter.current * len(self.train_batches) + self.step
         seed = int(self.hparams.seed) + step * size + rank
@@ -131,7 +126,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             loss = loss + self.hparams.metric_loss(predictions, labels)
             if stage == sb.Stage.TRAIN:
                 for name, value in self.hparams.metric_loss.statistics.items():
-                    self.statistics[name] = self.statistics.get(name, 0.0) + float(value)
+                    self.statistics.setdefault(name, []).append(float(value))
         if learns(self.modules.classifier):
             classifier = self._network("classifier")
             scores = classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
@@ -201,10 +196,11 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             norm.eval().momentum = momentum
 
     def on_fit_batch_end(self, batch: Any, outputs: Tensor, loss: Tensor, should_step: bool) -> None:
-        """Let the averages follow the weights."""
+        """Let the averages follow the weights, and seed what the next step draws."""
         if should_step:
             for name, average in self.averages.items():
                 average.update_parameters(_inside(self.modules[name]))
+        self._seed_step()
 
     def settle(self) -> dict[str, nn.Module]:
         """End the training: the networks are those that validation saw. Return them by their names in checkpoints."""
@@ -227,7 +223,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             factor = self.hparams.backbone_lr_factor if epoch > self.hparams.frozen_epochs else 0.0
             for name, optimizer in self.optimizers_dict.items():
                 update_learning_rate(optimizer, self.rate * (factor if name == "backbone" else 1.0))
-            self.statistics: dict[str, float] = {}
+            self.statistics: dict[str, list[float]] = {}
+            self._seed_step()
             return
         self.modules.eval()
         self._measure_averages()
@@ -243,8 +240,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             self.train_stats: dict[str, float] = {"loss": stage_loss}
             if self.count:
                 self.train_stats["accuracy"] = self.correct / self.count
-            steps = max(1, len(self.train_batches))
-            self.train_stats |= {name: value / steps for name, value in self.statistics.items()}
+            self.train_stats |= {name: sum(values) / len(values) for name, values in self.statistics.items()}
         elif stage == sb.Stage.VALID:
             results = self.validate()
             self.hparams.epoch_counter.update_metric(results[self.criterion])

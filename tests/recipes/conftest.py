@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from ser_plugins.corpora.synthetic import Demo
+from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.emotions import run
 from ser_plugins.training.recipe import Recipe
 
@@ -51,6 +52,32 @@ def runs(train, tmp_path_factory) -> Callable[[str], Path]:
         return train(strategy, folder / strategy) / "fold1"
 
     return fold
+
+
+@pytest.fixture
+def run_killed(monkeypatch) -> Callable[..., Path]:
+    """Run to the end, but break off before a step, of all that are taken, and begin again.
+
+    Checkpoints are written after each step, and with ``ckpt_interval_steps=0`` after each epoch.
+    """
+
+    def make(run: Callable[..., Path], step: int, *arguments: object, **changes: object) -> Path:
+        original, steps = EncoderBrain.fit_batch, []
+
+        def fit_batch(brain, batch):
+            steps.append(batch)
+            if len(steps) == step + 1:
+                raise KeyboardInterrupt
+            return original(brain, batch)
+
+        often = {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 1, **changes}
+        with monkeypatch.context() as patch:
+            patch.setattr(EncoderBrain, "fit_batch", fit_batch)
+            with pytest.raises(KeyboardInterrupt):
+                run(*arguments, **often)
+        return run(*arguments, **often)
+
+    return make
 
 
 @pytest.fixture

@@ -96,34 +96,16 @@ def test_a_second_run_trains_nothing(finished, run, caplog, monkeypatch):
     assert "is finished" in caplog.text
 
 
-def run_killed(run, output, step, monkeypatch, *name, **changes):
-    """Run to the end, but break off before a step and begin again."""
-    original, steps = SpeakerBrain.fit_batch, []
-
-    def fit_batch(brain, batch):
-        steps.append(batch)
-        if len(steps) == step + 1:
-            raise KeyboardInterrupt
-        return original(brain, batch)
-
-    often = {"ckpt_interval_minutes": 0, "ckpt_interval_steps": 1, **changes}
-    with monkeypatch.context() as patch:
-        patch.setattr(SpeakerBrain, "fit_batch", fit_batch)
-        with pytest.raises(KeyboardInterrupt):
-            run(output, *name, **often)
-    return run(output, *name, **often)
-
-
 @pytest.mark.parametrize("step", [3, 6])
-def test_a_killed_run_ends_as_one_that_was_not(finished, run, tmp_path, monkeypatch, step):
-    resumed = weights(run_killed(run, tmp_path / "run", step, monkeypatch))
+def test_a_killed_run_ends_as_one_that_was_not(finished, run, run_killed, tmp_path, step):
+    resumed = weights(run_killed(run, step, tmp_path / "run"))
     for name, weight in weights(finished).items():
         torch.testing.assert_close(resumed[name], weight, rtol=0, atol=0, msg=name)
 
 
-def test_so_does_one_with_recorded_noise_and_rooms(run, recordings, tmp_path, monkeypatch):
+def test_so_does_one_with_recorded_noise_and_rooms(run, run_killed, recordings, tmp_path):
     whole = weights(run(tmp_path / "whole", "pretrain_rooms", **recordings))
-    resumed = weights(run_killed(run, tmp_path / "killed", 2, monkeypatch, "pretrain_rooms", **recordings))
+    resumed = weights(run_killed(run, 2, tmp_path / "killed", "pretrain_rooms", **recordings))
     other = weights(run(tmp_path / "white", "pretrain_rooms", rir_csv=recordings["rir_csv"]))
     for name, weight in whole.items():
         torch.testing.assert_close(resumed[name], weight, rtol=0, atol=0, msg=name)

@@ -168,6 +168,32 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):
     assert f"results: {tmp_path}" in out and "synthetic" in out
 
 
+SPEAKER_STEPS, STEPS = 11, 12  # an epoch of either stage on the built-in corpus
+
+
+@pytest.mark.parametrize(
+    "strategy, step, changes",
+    [
+        pytest.param("s5", 4, {}, id="among speakers"),
+        pytest.param("s5", SPEAKER_STEPS + STEPS + 5, {}, id="in an epoch"),
+        pytest.param("s5", SPEAKER_STEPS + STEPS + 5, {"ckpt_interval_steps": 0}, id="after an epoch's checkpoint"),
+        pytest.param("s8", SPEAKER_STEPS + STEPS + 5, {}, id="centred"),
+        pytest.param("s1", STEPS + 5, {"wav_augment": "null", "feat_augment": "null"}, id="not augmented"),
+    ],
+)
+def test_a_killed_run_ends_as_one_that_was_not(train, run_killed, tmp_path, strategy, step, changes):
+    whole = train(strategy, tmp_path / "whole", **changes) / "fold1"
+    resumed = run_killed(train, step, strategy, tmp_path / "killed", **changes) / "fold1"
+    for part in ("embedding_model", "classifier"):
+        path = Path("model") / f"{part}.ckpt"
+        if not (whole / path).is_file():
+            continue
+        weights, again = (torch.load(fold / path, weights_only=True) for fold in (whole, resumed))
+        for name, weight in weights.items():
+            torch.testing.assert_close(again[name], weight, rtol=0, atol=0, msg=name)
+    assert predictions_of(resumed).equals(predictions_of(whole))
+
+
 def test_all_folds_runs_what_is_missing_and_summarises(train, table, tmp_path):
     own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3, "batch_size": 8}
     output = train("s1", tmp_path / "out", fold="all", **own)

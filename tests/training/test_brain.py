@@ -136,7 +136,9 @@ def test_backbone_is_frozen_first_and_then_learns_at_its_own_rate():
     modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
     modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
     rates = {"lr": 0.1, "lr_schedule": partial(steps, every=2), "backbone_lr_factor": 0.25, "frozen_epochs": 1}
-    hparams = {**PLAIN, "metric_loss": None, "classification_loss": torch.nn.functional.nll_loss, **rates}
+    losses = {"metric_loss": None, "classification_loss": torch.nn.functional.nll_loss}
+    counter = type("Counter", (), {"current": 1})()
+    hparams = {**PLAIN, **losses, **rates, "epoch_counter": counter, "seed": 1}
     brain = EncoderBrain(modules, partial(torch.optim.SGD, lr=9.0), hparams)
     brain.train_batches = BalancedBatchSampler([0, 1, 2])
     brain.init_optimizers()
@@ -200,6 +202,7 @@ def test_training_alone_is_augmented_and_each_step_in_its_own_way():
         found = []
         for brain.step in (1, 2, 1):
             torch.rand(brain.step)  # whatever else was drawn
+            brain.on_fit_batch_end(batch, None, None, should_step=False)  # of the step before
             found.append(brain.compute_forward(batch, sb.Stage.TRAIN))
         assert torch.equal(found[0], found[2]) and not torch.allclose(found[0], found[1])
         assert not torch.allclose(found[0], plain)
