@@ -45,6 +45,18 @@ classifier: !new:ser_plugins.SoftmaxClassifier
     n_classes: !ref <n_classes>
     dropout: 0.5
 """
+NOISE = """
+wav_augment: !new:speechbrain.augment.augmenter.Augmenter
+    min_augmentations: 2
+    augment_prob: 0.8
+    augmentations:
+        - !new:speechbrain.augment.time_domain.SpeedPerturb
+            orig_freq: 16000
+            speeds: [85, 90, 95, 105, 110, 115]
+        - !new:speechbrain.augment.time_domain.AddNoise
+            snr_low: 10
+            snr_high: 40
+"""
 CHANGES = {
     "no speed": "wav_augment: null",
     "no augmentation": "wav_augment: null\nfeat_augment: null",
@@ -58,6 +70,7 @@ CHANGES = {
     "no EMA": "ema_decay: null",
     "mixup": "mixup: 0.2",
     "dropout": DROPOUT,
+    "noise": NOISE,
 }
 IDEAS = [
     "S1",
