@@ -169,16 +169,21 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):
 
 
 SPEAKER_STEPS, STEPS = 11, 12  # an epoch of either stage on the built-in corpus
+AUGMENTER = "!new:speechbrain.augment.augmenter.Augmenter\n  augmentations:\n    - !new:speechbrain.augment.{}"
+AUGMENTED = {
+    "wav_augment": AUGMENTER.format("time_domain.SpeedPerturb\n        orig_freq: 16000"),
+    "feat_augment": AUGMENTER.format("freq_domain.SpectrogramDrop\n        replace: mean"),
+}
 
 
 @pytest.mark.parametrize(
     "strategy, step, changes",
     [
-        pytest.param("s5", 4, {}, id="among speakers"),
-        pytest.param("s5", SPEAKER_STEPS + STEPS + 5, {}, id="in an epoch"),
+        pytest.param("s5", 4, AUGMENTED, id="among speakers"),
+        pytest.param("s5", SPEAKER_STEPS + STEPS + 5, AUGMENTED, id="in an epoch"),
         pytest.param("s5", SPEAKER_STEPS + STEPS + 5, {"ckpt_interval_steps": 0}, id="after an epoch's checkpoint"),
-        pytest.param("s8", SPEAKER_STEPS + STEPS + 5, {}, id="centred"),
-        pytest.param("s1", STEPS + 5, {"wav_augment": "null", "feat_augment": "null"}, id="not augmented"),
+        pytest.param("s8", SPEAKER_STEPS + STEPS + 5, AUGMENTED, id="centred"),
+        pytest.param("s1", STEPS + 5, {}, id="not augmented"),
     ],
 )
 def test_a_killed_run_ends_as_one_that_was_not(train, run_killed, tmp_path, strategy, step, changes):
