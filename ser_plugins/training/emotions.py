@@ -221,8 +221,7 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[S
     speakers = list(parts["train"]["speaker"]) if brain.centred else None
     batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]), speakers=speakers)
     brain.train_batches = batches
-    own = torch.Generator()  # a loader draws a number as it begins, which would move the crops of a resumed step
-    train_loader = SaveableDataLoader(train_set, batch_sampler=batches, collate_fn=PaddedBatch, generator=own)
+    train_loader = SaveableDataLoader(train_set, batch_sampler=batches, collate_fn=PaddedBatch)
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     some = parts["train"].sample(frac=1, random_state=0).groupby(column).head(REFERENCES)
     brain.reference_loader, brain.valid_loader = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
+import torch
 from speechbrain.utils.distributed import ddp_barrier, run_on_main
 from speechbrain.utils.train_logger import FileTrainLogger
 from torch.utils.data import DataLoader
@@ -78,6 +79,7 @@ def train(
     checkpointer = WholeCheckpointer(folder / "save", {**weights, **counters})
     brain = brain_class({name: hparams[name] for name in names}, hparams["opt_class"], hparams, options, checkpointer)
     train_loader, valid_loader = loaders(brain, hparams)
+    train_loader.generator = torch.Generator()  # it draws a number as it begins: not one that a resumed step would have
     if not weights:  # hand-made features, and a classifier that is fitted
         brain.best = {"epoch": 0}
         return brain, report

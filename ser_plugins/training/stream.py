@@ -105,8 +105,7 @@ class StreamLoader(DataLoader[Any]):
     """Loader of a `CropStream` whose place in the epoch is part of a checkpoint."""
 
     def __init__(self, stream: CropStream, workers: int = 0) -> None:
-        own = torch.Generator()  # a loader draws a number as it begins, which would move what a resumed step draws
-        super().__init__(stream, batch_size=None, collate_fn=PaddedBatch, num_workers=workers, generator=own)
+        super().__init__(stream, batch_size=None, collate_fn=PaddedBatch, num_workers=workers)
         self.stream = stream
 
     def set_epoch(self, epoch: int) -> None:
