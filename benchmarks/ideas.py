@@ -23,7 +23,7 @@ from speed.harness import command
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.emotions import encoder_source, make_loaders, prepare_corpus
+from ser_plugins.training.emotions import check_first_weights, encoder_source, make_loaders, prepare_corpus
 from ser_plugins.training.fit import commit, train
 from ser_plugins.training.recipe import Recipe
 
@@ -67,6 +67,7 @@ CHANGES = {
     "crops of 3 s": "crop_seconds: 3.0",
     "slow backbone": "backbone_lr_factor: 0.3",
     "lr 0.0003": "lr: 0.0003",
+    "batches of 64": "batch_size: 64",
     "no EMA": "ema_decay: null",
     "mixup": "mixup: 0.2",
     "dropout": DROPOUT,
@@ -79,6 +80,8 @@ IDEAS = [
     *(f"S1, {change}" for change in ("no augmentation", "no EMA", "mixup", "dropout")),
     "S3",
     "S3, no augmentation",
+    "S5",
+    *(f"S5, {change}" for change in ("lr 0.0003", "no EMA", "batches of 64")),
     "S6",
     *(f"S3 + {part}" for part in PARTS),
     *(f"S6 - {part}" for part in PARTS),
@@ -102,8 +105,10 @@ def recipe_of(idea: str, arguments: list[str]) -> Recipe:
 def valid_accuracies(recipe: Recipe, fold: int) -> tuple[float, float]:
     """Train on a fold; validation accuracy of the best epoch, and of the last, which no luck has chosen."""
     corpus = prepare_corpus(recipe, recipe.read_corpus())
-    parts = {name: table for name, table in fold_parts(corpus, fold).items() if name != "test"}
-    tree = {**recipe.tree, "labels": list(corpus.labels)}
+    parts = fold_parts(corpus, fold)
+    check_first_weights(recipe.tree, corpus, parts, fold)
+    del parts["test"]
+    tree = {**recipe.tree, "labels": list(corpus.labels), "fold": fold}
     with tempfile.TemporaryDirectory() as folder:
         source, _ = encoder_source(recipe, tree, parts["train"], Path(folder))
         brain, _ = train(tree, recipe.options, Path(folder), source, EncoderBrain, partial(make_loaders, parts=parts))

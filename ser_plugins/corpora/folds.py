@@ -82,7 +82,7 @@ def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10) -> dict[str, pd.Dat
     if not 1 <= fold <= n_folds:
         raise InputError(f"there is no fold {fold}; give a number from 1 to {n_folds}, or all")
     block = corpus.table["speaker"].map(blocks(corpus, n_folds))
-    valid = fold % n_folds + 1
+    valid = _valid_block(fold, n_folds)
     masks = {"train": ~block.isin([fold, valid]), "valid": block == valid, "test": block == fold}
     parts = {name: corpus.table[mask].reset_index(drop=True) for name, mask in masks.items()}
     voices = [set(parts[name]["speaker"]) for name in PARTS]
@@ -104,3 +104,15 @@ def write_folds(corpus: Corpus, path: Path, n_folds: int = 10) -> str:
     atomic_write(path, content)
     atomic_write(path.with_name(f"{path.name}.sha256"), f"{checksum}  {path.name}\n")
     return checksum
+
+
+def training_ids(path: Path, fold: int) -> set[str]:
+    """Read from a ``folds.csv`` what is trained on in a fold."""
+    table = pd.read_csv(path, dtype={"id": str})
+    held_out = [fold, _valid_block(fold, int(table["block"].max()))]
+    return set(table["id"][~table["block"].isin(held_out)])
+
+
+def _valid_block(fold: int, n_folds: int) -> int:
+    """The next one, the first after the last."""
+    return fold % n_folds + 1

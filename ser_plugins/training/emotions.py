@@ -36,7 +36,7 @@ from ser_plugins.training.data import by_length, make_dataset, with_voices
 from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
 from ser_plugins.training.fit import Hparams, run_facts, train
 from ser_plugins.training.recipe import Recipe
-from ser_plugins.training.transfer import CHECKPOINT
+from ser_plugins.training.transfer import CHECKPOINT, check_unheard, locate
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, pd.DataFrame]
@@ -63,8 +63,8 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
     n_folds = recipe.tree["n_folds"]
     corpus = run_on_main(recipe.read_corpus)
     check_strategy(recipe.tree, corpus)
-    for fold in folds:
-        fold_parts(corpus, fold, n_folds)  # tells a fold that there is not, before the audio is prepared
+    for fold in folds:  # what is wrong with one is told before the audio is prepared
+        check_first_weights(recipe.tree, corpus, fold_parts(corpus, fold, n_folds), fold)
     run_on_main(describe_corpus, [corpus, n_folds, output])
     corpus = run_on_main(prepare_corpus, [recipe, corpus])
     for fold in folds:
@@ -89,6 +89,19 @@ def check_strategy(tree: Mapping[str, Any], corpus: Corpus) -> None:
         )
     if tree["mixup"] is not None and tree["speaker_centred"]:
         raise InputError("mixup mixes speakers, whom speaker_centred tells apart; leave one of them out")
+
+
+def check_first_weights(tree: Mapping[str, Any], corpus: Corpus, parts: Parts, fold: int) -> None:
+    """Stop where the encoder that is given for a fold is none, or knows the fold's validation or test part."""
+    if (source := given_encoder(tree, fold)) is not None:
+        ids = pd.concat([parts["valid"], parts["test"]])["id"]
+        check_unheard(locate(source), set(ids if corpus.corpora else f"{corpus.name}-" + ids))
+
+
+def given_encoder(tree: Mapping[str, Any], fold: int) -> str | None:
+    """The encoder that is given as a fold's first weights, if one is; ``{fold}`` stands for the fold's number."""
+    source = tree["pretrained_encoder"] if tree["multi_stage"] else None
+    return None if source in {None, "none"} else str(source).replace("{fold}", str(fold))
 
 
 def prepare_corpus(recipe: Recipe, corpus: Corpus) -> Corpus:
@@ -172,10 +185,10 @@ def encoder_source(
     recipe: Recipe, tree: Mapping[str, Any], train_table: pd.DataFrame, folder: Path
 ) -> tuple[str | None, str]:
     """Where the encoder's first weights come from, and how to call it in the metrics."""
+    if (given := given_encoder(tree, tree["fold"])) is not None:
+        return given, given
     if not tree["multi_stage"] or tree["pretrained_encoder"] == "none":
         return None, str(tree.get("ssl_source", "none"))
-    if tree["pretrained_encoder"] is not None:
-        return str(tree["pretrained_encoder"]), str(tree["pretrained_encoder"])
     return str(speaker_stage(recipe, tree, train_table, folder / "speakers")), "speakers of the training part"
 
 

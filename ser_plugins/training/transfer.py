@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ser_plugins import configuration
+from ser_plugins.corpora.folds import training_ids
 from ser_plugins.errors import InputError
 from ser_plugins.hub.folder import HYPERPARAMS
 from ser_plugins.hub.source import find_folder
@@ -112,6 +114,36 @@ def check_features(tree: Mapping[str, Any], checkpoint: Path) -> None:
                 f"the encoder {checkpoint} was trained with {name} {was}, and this run has {now}; give the same, "
                 "or give the file itself, not its folder, to take its weights all the same"
             )
+
+
+def check_unheard(checkpoint: Path, held_out: Set[str]) -> None:
+    """Stop where an encoder was trained on utterances that a fold validates or tests on.
+
+    Parameters
+    ----------
+    checkpoint : pathlib.Path
+        The encoder's, as `locate` finds it; ``metrics.json`` and ``folds.csv`` of its run say what it was trained on,
+        where they are where a run leaves them.
+    held_out : set of str
+        Ids of the utterances, each after its corpus' name and a hyphen.
+
+    Raises
+    ------
+    InputError
+        If it knows some of them.
+    """
+    run = checkpoint.parent.parent
+    metrics, folds = run / "metrics.json", run.parent / "folds.csv"
+    if not (metrics.is_file() and folds.is_file()):
+        return
+    facts = json.loads(metrics.read_text(encoding="utf-8"))
+    merged = "corpora" in facts  # such ids have it in front
+    trained = {name if merged else f"{facts['corpus']}-{name}" for name in training_ids(folds, facts["fold"])}
+    if known := sorted(trained & held_out):
+        raise InputError(
+            f"the encoder {checkpoint} was trained on {len(known)} utterances that are validated or tested on here, "
+            f"{known[0]} among them; give that of the same fold, as {run.parent}/fold{{fold}}/{checkpoint.parent.name}"
+        )
 
 
 def _text(section: Any) -> str:

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from ser_plugins.corpora import cremad, ravdess
+from ser_plugins.errors import InputError
 from ser_plugins.report.published import measure
 from ser_plugins.report.results import read_experiments
 
@@ -71,3 +72,10 @@ def test_tables_tell_both_and_each(results, fold):
         assert (row["n_actors"], row["n_folds"]) == (actors, 2)
         assert row["low"] <= row["mean"] <= row["high"]
     assert len(frame) == 3
+
+
+def test_an_encoder_of_both_is_refused_where_it_knows_the_actors_of_one(results, fold, train, tmp_path):
+    folder = results.parent / "cremad"
+    own = {"corpus": "cremad", "data_folder": folder, "allow_incomplete": "true", "n_folds": 3, "fold": 2}
+    with pytest.raises(InputError, match=r"trained on 6 utterances .*, cremad-1003_DFA_ANG_XX among them"):
+        train("s3", tmp_path / "out", **own, pretrained_encoder=fold / "model")

@@ -16,6 +16,8 @@ import soundfile
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
+from ser_plugins.errors import InputError
+
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
@@ -89,6 +91,21 @@ def test_pre_training_is_told(runs):
     s3 = metrics_of(runs("s3"))
     assert s3["pretrained_encoder"] == "speakers of the training part"
     assert s3["transferred"]["matched"] > 100 and not s3["transferred"]["missing"] + s3["transferred"]["shape"]
+
+
+def test_first_weights_of_the_same_fold(runs, train, tmp_path):
+    given = runs("s3").parent / "fold{fold}" / "model"
+    fold = train("s5", tmp_path / "out", pretrained_encoder=given, number_of_epochs=1) / "fold1"
+    assert metrics_of(fold)["pretrained_encoder"] == str(runs("s3") / "model")
+
+
+@pytest.mark.parametrize(("fold", "blocks"), [(2, [3]), (5, [5, 6]), (10, [10])])
+def test_first_weights_that_know_the_test_actors_are_refused(runs, train, tmp_path, fold, blocks):
+    folds = pd.read_csv(runs("s3").parent / "folds.csv")  # fold 1 trains on blocks 3 to 10
+    known = int(folds["block"].isin(blocks).sum())
+    with pytest.raises(InputError, match=rf"trained on {known} utterances .*; give that of the same fold, as .*fold{{"):
+        train("s3", tmp_path / "out", fold=fold, pretrained_encoder=runs("s3") / "model")
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize("strategy", ["s1", "s5"])
