@@ -101,7 +101,7 @@ def _row(one: Experiment, folder: Path) -> dict[str, Any]:
         "seed": one.seed,
         "synthetic": one.synthetic,
         "told_speakers": bool(one.runs[0].metrics.get("told_speakers", False)),  # runs of before have no such key
-        "first_weights": ", ".join(sorted(set(metrics["pretrained_encoder"]))),
+        "first_weights": _first_weights(metrics["pretrained_encoder"]),
         "n_folds": len(one.runs),
         "n_actors": pd.concat([run.predictions()["speaker"] for run in one.runs]).nunique(),
         **{name: accuracy.agg(name) for name in SPREAD},
@@ -113,6 +113,13 @@ def _row(one: Experiment, folder: Path) -> dict[str, Any]:
         "max_fold": accuracy.idxmax(),
         "folder": link(one.folder, folder),
     }
+
+
+def _first_weights(sources: pd.Series[str]) -> str:
+    """Name the encoders that folds, the index, began with; by ``{fold}`` where each had its own."""
+    given = set(sources)
+    alike = {source.replace(f"fold{fold}", "fold{fold}") for fold, source in sources.items()}
+    return ", ".join(sorted(alike if len(alike) < len(given) else given))
 
 
 def write_table(results: Path, number: int) -> Path:

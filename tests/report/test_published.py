@@ -43,6 +43,22 @@ def test_each_experiment_has_the_numbers_of_its_folds(rows, results):
             assert 100 * json.loads(metrics.read_text())["accuracy"] == pytest.approx(row[name])
 
 
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        (["none", "none"], "none"),
+        (["S3/fold1/model", "S3/fold2/model"], "S3/fold{fold}/model"),
+        (["S7/cremad/fold1/model", "S7/cremad/fold1/model"], "S7/cremad/fold1/model"),
+        (["S3/fold1/model", "speakers"], "S3/fold1/model, speakers"),
+    ],
+)
+def test_first_weights_are_named_once(fold, tmp_path, sources, told):
+    for number, source in enumerate(sources, start=1):
+        fold(tmp_path / "S5", number, 0.5, strategy="S5", corpus="ravdess", seed=1, pretrained_encoder=source)
+    frame = measure(read_experiments(tmp_path), tmp_path, 2).set_index("strategy")
+    assert frame.loc["S5", "first_weights"] == told
+
+
 def resampled(folder, seed):
     """Percentile interval of the mean over folds: actors drawn anew by plain loops."""
     accuracy, weight = [], []
