@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,23 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from ser_plugins import configuration
 from ser_plugins.hub.description import KEYS
-from ser_plugins.hub.folder import CONFIG, HYPERPARAMS
+from ser_plugins.hub.folder import CONFIG
+from ser_plugins.hub.history import (
+    OWN_SPEAKERS,
+    RANDOM,
+    History,
+    Metrics,
+    history,
+    hyperparameter,
+    metrics_beside,
+)
 from ser_plugins.hub.loading import read_config
 from ser_plugins.report.results import read_runs
 from ser_plugins.report.tables import MEASURES
 
 TEMPLATE = Path(__file__).with_name("card.md")
-METRICS, FIGURE = "metrics.json", "confusion.png"
-Metrics = Mapping[str, Any]
+FIGURE = "confusion.png"
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
     folder = folder.resolve()
     config, metrics = read_config(folder / CONFIG), read_metrics(folder)
     speakers = "eer" in metrics if metrics else folder.name == "encoder"
-    runs, start = history(folder, metrics)
+    past = history(folder) if metrics else History([], "", folder)
+    runs, start = [run.metrics for run in past.runs], beginning(past)
     known, sources = data_sources(runs, start)
     identifier, licence = licence_of(known, complete=len(known) == len(sources))
     results = emotion_results(folder, metrics, runs, start) if metrics and not speakers else {}
@@ -136,7 +143,7 @@ def metadata(
 
 def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], start: str) -> dict[str, Any]:
     """Collect what is known of how well a model tells emotions."""
-    n_folds = _hyperparameter(folder.parent, "n_folds")
+    n_folds = hyperparameter(folder.parent, "n_folds")
     siblings = [run.metrics for run in read_runs(folder.parents[1])]
     siblings = siblings if metrics in siblings else []
     means = [statistics.mean(one[name] for one in siblings) for name in MEASURES] if siblings else []
@@ -159,40 +166,26 @@ def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], sta
 
 def read_metrics(folder: Path) -> Metrics | None:
     """Read ``metrics.json`` of the run that a model lies in; None where there is none, or it is of another model."""
-    metrics = _read(folder.resolve().parent)
+    metrics = metrics_beside(folder.resolve())
     labels = read_config(folder / CONFIG)["labels"]
     of_it = metrics and (metrics["labels"] == labels if "labels" in metrics else metrics["speakers"] == len(labels))
     return metrics if of_it else None
 
 
-def _read(run: Path) -> Metrics | None:
-    file = run / METRICS
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
-
-
-def history(folder: Path, metrics: Metrics | None) -> tuple[list[Metrics], str]:
-    """List the runs that led to a model, the last one first, and tell what the first of them began with."""
-    runs: list[Metrics] = []
-    while metrics is not None:
-        runs.append(metrics)
-        origin = metrics.get("pretrained_encoder") or _hyperparameter(folder.parent, "pretrained_encoder") or "none"
-        if origin == "none":
-            return runs, "Random weights."
-        if origin == "speakers of the training part":
-            return runs, "From random weights, the same network learnt to tell the speakers of the training part apart."
-        # A run names a folder as it was given, relative to where it was started.
-        places = [place / origin for place in folder.parents if (place / origin).exists()]
-        folder = places[0] if places else Path(origin)
-        folder = folder.parent if folder.is_file() else folder  # the weights themselves
-        metrics = _read(folder.parent) if places else None
-    if not runs:
-        return runs, ""
-    note = folder / "source.yaml"  # what recipes/convert_vgg.py leaves
+def beginning(known: History) -> str:
+    """Tell what the first of the runs that led to a model began with."""
+    if not known.runs:
+        return ""
+    if known.start == RANDOM:
+        return "Random weights."
+    if known.start == OWN_SPEAKERS:
+        return "From random weights, the same network learnt to tell the speakers of the training part apart."
+    note = known.folder / "source.yaml"  # what recipes/convert_vgg.py leaves
     if note.is_file():
         about = yaml.safe_load(note.read_text(encoding="utf-8"))
-        return runs, f"Weights of {about['source']}, by {about['authors']}; licence: {about['licence']}."
-    name = "an encoder" if Path(origin).is_absolute() else f"the encoder `{origin}`"
-    return runs, f"Weights of {name}, of which nothing else is known here."
+        return f"Weights of {about['source']}, by {about['authors']}; licence: {about['licence']}."
+    name = "an encoder" if Path(known.start).is_absolute() else f"the encoder `{known.start}`"
+    return f"Weights of {name}, of which nothing else is known here."
 
 
 def data_sources(runs: Sequence[Metrics], start: str) -> tuple[list[Source], list[Source | str]]:
@@ -282,11 +275,6 @@ def _run(metrics: Metrics) -> str:
     best = f"Epoch {metrics['best_epoch']} of {metrics['epochs']} was the best on the validation part"
     commit = f"; commit {metrics['commit']} of ser-plugins" if metrics.get("commit") else ""
     return f"{best}; seed {metrics['seed']}{commit}; {versions}."
-
-
-def _hyperparameter(folder: Path, name: str) -> Any:
-    file = folder / HYPERPARAMS
-    return configuration.read(file).get(name) if file.is_file() else None
 
 
 def _written(described: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -16,7 +15,9 @@ from ser_plugins import configuration
 from ser_plugins.corpora.folds import training_ids
 from ser_plugins.errors import InputError
 from ser_plugins.hub.folder import HYPERPARAMS
+from ser_plugins.hub.history import history
 from ser_plugins.hub.source import find_folder
+from ser_plugins.report.results import Run
 
 logger = logging.getLogger(__name__)
 CHECKPOINT = "embedding_model.ckpt"
@@ -117,13 +118,13 @@ def check_features(tree: Mapping[str, Any], checkpoint: Path) -> None:
 
 
 def check_unheard(checkpoint: Path, held_out: Set[str]) -> None:
-    """Stop where an encoder was trained on utterances that a fold validates or tests on.
+    """Stop where an encoder, or one that it began with, was trained on utterances that a fold validates or tests on.
 
     Parameters
     ----------
     checkpoint : pathlib.Path
-        The encoder's, as `locate` finds it; ``metrics.json`` and ``folds.csv`` of its run say what it was trained on,
-        where they are where a run leaves them.
+        The encoder's, as `locate` finds it; ``metrics.json`` and ``folds.csv`` of the runs that led to it say what they
+        were trained on, where they are where a run leaves them.
     held_out : set of str
         Ids of the utterances, each after its corpus' name and a hyphen.
 
@@ -132,18 +133,24 @@ def check_unheard(checkpoint: Path, held_out: Set[str]) -> None:
     InputError
         If it knows some of them.
     """
-    run = checkpoint.parent.parent
-    metrics, folds = run / "metrics.json", run.parent / "folds.csv"
-    if not (metrics.is_file() and folds.is_file()):
-        return
-    facts = json.loads(metrics.read_text(encoding="utf-8"))
-    merged = "corpora" in facts  # such ids have it in front
-    trained = {name if merged else f"{facts['corpus']}-{name}" for name in training_ids(folds, facts["fold"])}
-    if known := sorted(trained & held_out):
-        raise InputError(
-            f"the encoder {checkpoint} was trained on {len(known)} utterances that are validated or tested on here, "
-            f"{known[0]} among them; give that of the same fold, as {run.parent}/fold{{fold}}/{checkpoint.parent.name}"
-        )
+    for run in history(checkpoint.parent).runs:
+        if known := sorted(_heard(run, held_out)):
+            raise InputError(
+                f"the encoder {checkpoint} was trained on {len(known)} utterances that are validated or tested on "
+                f"here, {known[0]} among them, in {run.folder}; give that of the same fold, …/fold{{fold}}/model, "
+                "or one of another corpus"
+            )
+
+
+def _heard(run: Run, held_out: Set[str]) -> Set[str]:
+    """Those of some utterances that a run was trained on, as far as is known."""
+    if "eer" in run.metrics:  # which speakers of its corpus it learnt is not kept: nearly all
+        return {name for name in held_out if name.startswith(f"{run.metrics['corpus']}-")}
+    folds = run.folder.parent / "folds.csv"
+    if not folds.is_file():
+        return set()
+    prefix = "" if "corpora" in run.metrics else f"{run.metrics['corpus']}-"  # ids of merged corpora have it
+    return held_out & {f"{prefix}{name}" for name in training_ids(folds, run.fold)}
 
 
 def _text(section: Any) -> str:

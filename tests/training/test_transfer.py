@@ -1,5 +1,6 @@
 """Weights from another run: what fits is loaded, and all is told by name."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder, configuration
 from ser_plugins.errors import InputError
 from ser_plugins.hub.folder import inference_yaml
-from ser_plugins.training.transfer import CHECKPOINT, check_features, locate, transfer
+from ser_plugins.training.transfer import CHECKPOINT, check_features, check_unheard, locate, transfer
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
 ASSIGNMENT = ["pooling.assignment.weight", "pooling.assignment.bias"]
@@ -192,3 +193,43 @@ def test_safetensors_are_read(tmp_path):
     assert sorted(report["matched"]) == sorted(given.state_dict())
     for name, weight in given.state_dict().items():
         torch.testing.assert_close(encoder.state_dict()[name], weight, rtol=0, atol=0)
+
+
+@pytest.fixture
+def chain(tmp_path):
+    """The encoder of a run on TWO that began with one on ONE, that with speakers of VOICES; four folds, fold 2."""
+
+    def write(run, **facts):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / "metrics.json").write_text(json.dumps(facts))
+        table = "".join(f"{block},speaker{block},happy,{block}\n" for block in range(1, 5))
+        (tmp_path / run).with_name("folds.csv").write_text(f"id,speaker,emotion,block\n{table}")
+
+    write("results/voices/1", corpus="voices", eer=0.1)
+    write("results/one/fold2", corpus="one", fold=2, pretrained_encoder="results/voices/1/encoder/embedding_model.ckpt")
+    write("results/two/fold2", corpus="two", fold=2, pretrained_encoder="results/one/fold2/model")
+    for folder in ("voices/1/encoder", "one/fold2/model", "two/fold2/model"):
+        (tmp_path / "results" / folder).mkdir()
+        (tmp_path / "results" / folder / CHECKPOINT).touch()
+    return tmp_path / "results" / "two" / "fold2" / "model" / CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    ("held_out", "known", "where"),
+    [
+        ({"two-2", "two-3", "one-2", "one-3", "three-1"}, None, None),  # what fold 2 holds out of both
+        ({"two-1", "two-2"}, "1 utterances .* two-1", "two/fold2"),
+        ({"one-4", "one-1", "one-3"}, "2 utterances .* one-1", "one/fold2"),
+        ({"voices-9"}, "1 utterances .* voices-9", "voices/1"),
+    ],
+)
+def test_all_runs_that_led_to_an_encoder_are_asked_what_they_know(chain, held_out, known, where):
+    if known is None:
+        check_unheard(chain, held_out)
+    else:
+        with pytest.raises(InputError, match=f"trained on {known} .* in .*{where}; give that of the same fold"):
+            check_unheard(chain, held_out)
+
+
+def test_of_an_encoder_without_its_run_nothing_is_known(save):
+    check_unheard(Path(save({})), {"one-1"})

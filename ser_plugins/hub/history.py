@@ -1,0 +1,73 @@
+"""The runs that led to a model, each of which began with the weights of the one before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ser_plugins import configuration
+from ser_plugins.hub.folder import HYPERPARAMS
+from ser_plugins.report.results import Run
+
+METRICS = "metrics.json"
+RANDOM, OWN_SPEAKERS = "none", "speakers of the training part"
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class History:
+    """What is known of how a model came to be.
+
+    Attributes
+    ----------
+    runs : list of Run
+        The runs that led to it, the last one first.
+    start : str
+        What the first of them began with, as it says: ``RANDOM``, ``OWN_SPEAKERS``, a folder or a Hub id; "" where no
+        run is known.
+    folder : pathlib.Path
+        Where that lies, if it was found.
+    """
+
+    runs: list[Run]
+    start: str
+    folder: Path
+
+
+def history(folder: Path) -> History:
+    """Follow a model back through what the ``metrics.json`` beside it and beside its first weights say.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        ``model/`` or ``encoder/`` of a run.
+    """
+    folder = folder.resolve()
+    runs: list[Run] = []
+    start = ""
+    while (metrics := metrics_beside(folder)) is not None:
+        runs.append(Run(folder.parent, metrics))
+        start = metrics.get("pretrained_encoder") or hyperparameter(folder.parent, "pretrained_encoder") or RANDOM
+        if start in {RANDOM, OWN_SPEAKERS}:
+            break
+        # A run names a folder as it was given, relative to where it was started.
+        found = next((place / start for place in folder.parents if (place / start).exists()), None)
+        if found is None:
+            break
+        folder = found.parent if found.is_file() else found  # a file is the weights themselves
+    return History(runs, start, folder)
+
+
+def metrics_beside(folder: Path) -> Metrics | None:
+    """Read ``metrics.json`` of the run that a model folder lies in, if there is one."""
+    file = folder.parent / METRICS
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def hyperparameter(run: Path, name: str) -> Any:
+    """Read a key of a run's ``hyperparams.yaml``; None where there is none."""
+    file = run / HYPERPARAMS
+    return configuration.read(file).get(name) if file.is_file() else None
