@@ -27,6 +27,7 @@ from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.embedding_map import EmbeddingMap
 from ser_plugins.hub.folder import inference_yaml, save_model_folder, self_contained
+from ser_plugins.hub.history import OWN_SPEAKERS, RANDOM
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.ssl import describe
 from ser_plugins.report.figures import confusion_figure
@@ -101,7 +102,7 @@ def check_first_weights(tree: Mapping[str, Any], corpus: Corpus, parts: Parts, f
 def given_encoder(tree: Mapping[str, Any], fold: int) -> str | None:
     """The encoder that is given as a fold's first weights, if one is; ``{fold}`` stands for the fold's number."""
     source = tree["pretrained_encoder"] if tree["multi_stage"] else None
-    return None if source in {None, "none"} else str(source).replace("{fold}", str(fold))
+    return None if source in {None, RANDOM} else str(source).replace("{fold}", str(fold))
 
 
 def prepare_corpus(recipe: Recipe, corpus: Corpus) -> Corpus:
@@ -187,9 +188,9 @@ def encoder_source(
     """Where the encoder's first weights come from, and how to call it in the metrics."""
     if (given := given_encoder(tree, tree["fold"])) is not None:
         return given, given
-    if not tree["multi_stage"] or tree["pretrained_encoder"] == "none":
-        return None, str(tree.get("ssl_source", "none"))
-    return str(speaker_stage(recipe, tree, train_table, folder / "speakers")), "speakers of the training part"
+    if not tree["multi_stage"] or tree["pretrained_encoder"] == RANDOM:
+        return None, str(tree.get("ssl_source", RANDOM))
+    return str(speaker_stage(recipe, tree, train_table, folder / "speakers")), OWN_SPEAKERS
 
 
 def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, folder: Path) -> Path:
