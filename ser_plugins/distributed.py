@@ -49,7 +49,14 @@ def total(value: Tensor) -> Tensor:
 
 
 def gather(value: Tensor) -> Tensor:
-    """Concatenate the rows [B, ...] of all processes; gradients pass to the process that each row is from."""
-    if rank_and_size()[1] == 1:
+    """Concatenate the rows [B, ...] of all processes, B of each its own; gradients pass to where each row is from."""
+    size = rank_and_size()[1]
+    if size == 1:
         return value
-    return torch.cat(all_gather(value.contiguous()))  # type: ignore[no-untyped-call]
+    own = torch.tensor(len(value), device=value.device)
+    counts = [torch.empty_like(own) for _ in range(size)]
+    torch.distributed.all_gather(counts, own)
+    # What is gathered must have one shape.
+    padded = torch.cat([value, value.new_zeros(int(max(counts)) - len(value), *value.shape[1:])])
+    gathered = all_gather(padded)  # type: ignore[no-untyped-call]
+    return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])

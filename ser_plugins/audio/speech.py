@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +31,7 @@ WEBRTC_FRAME = 480  # 30 ms, the longest that it takes
 MIN_SECONDS = 0.1
 AAC_SUFFIXES = (".m4a", ".aac", ".mp4")  # libsndfile does not read AAC
 LFS_POINTER = b"version https://git-lfs"
+HEARING = threading.RLock()  # Silero's one network keeps a state from frame to frame
 
 
 @cache
@@ -43,7 +46,8 @@ def _silero() -> tuple[Callable[..., Any], Any]:
 def silero(signal: Tensor) -> Segments:
     """Find speech by Silero VAD, a small recurrent network, with its own defaults."""
     get_speech_timestamps, model = _silero()
-    found = get_speech_timestamps(signal, model, sampling_rate=VAD_RATE)
+    with HEARING:
+        found = get_speech_timestamps(signal, model, sampling_rate=VAD_RATE)
     return [(segment["start"], segment["end"]) for segment in found]
 
 
@@ -59,10 +63,11 @@ def silero_together(signals: Sequence[Tensor]) -> list[Segments]:
     if not signals:
         return []
     _, model = _silero()
-    model.reset_states()
     frames = torch.split(pad_sequence(list(signals), batch_first=True), SILERO_FRAME, dim=1)
     last = torch.nn.functional.pad(frames[-1], (0, SILERO_FRAME - frames[-1].shape[1]))
-    probabilities = torch.cat([model(frame, VAD_RATE) for frame in (*frames[:-1], last)], dim=1)
+    with HEARING:
+        model.reset_states()
+        probabilities = torch.cat([model(frame, VAD_RATE) for frame in (*frames[:-1], last)], dim=1)
     found = []
     for signal, row in zip(signals, probabilities, strict=True):
         own = row[: -(-len(signal) // SILERO_FRAME)]
@@ -238,12 +243,16 @@ def _aac_blocks(path: str | Path) -> Iterator[tuple[Samples, int]]:
         import av  # noqa: PLC0415
     except ImportError as error:
         raise InputError(f"{path} needs PyAV to be read; pip install av") from error
+    planar = av.AudioResampler(format="fltp")  # AAC is so; Apple Lossless, in files of the same name, is of integers
     empty = True
-    with av.open(str(path)) as container:
-        for frame in container.decode(audio=0) if container.streams.audio else ():
-            empty = False
-            samples = frame.to_ndarray()  # planar float32, [channels, samples]
-            yield np.ascontiguousarray(samples.T, dtype=np.float32), frame.rate
+    try:
+        with av.open(str(path)) as container:
+            frames = container.decode(audio=0) if container.streams.audio else ()
+            for frame in chain.from_iterable(map(planar.resample, chain(frames, [None]))):
+                empty = False
+                yield np.ascontiguousarray(frame.to_ndarray().T), frame.rate
+    except av.FFmpegError as error:  # some are of no kind that others raise
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
     if empty:
         raise ValueError("no audio in it")
 

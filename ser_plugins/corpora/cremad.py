@@ -24,6 +24,7 @@ KNOWN_FAULTS = {
         for stem, other in (pair, pair[::-1])
     },
 }
+FORMER = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # renamed in October 2022
 CLONE = "git clone https://github.com/CheyneyComputerScience/CREMA-D && cd CREMA-D && git lfs pull"
 
 
@@ -77,7 +78,7 @@ class CremaD:
 
     def read(self) -> Corpus:
         """Read and check the corpus."""
-        paths, faults = find_utterances("cremad", self.data_folder, file_stems(), self.allow_incomplete)
+        paths, faults = find_utterances("cremad", self.data_folder, file_stems(), self.allow_incomplete, FORMER)
         rows = [(stem, str(path), CODES[stem[9:12]], stem[:4], "") for stem, path in paths.items()]
         table = pd.DataFrame(rows, columns=["id", "path", "emotion", "speaker", "fault"])
         table, listed = check_utterances(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,11 @@ Faults = list[tuple[str, str]]
 
 
 def find_utterances(
-    name: str, folder: str | Path | None, expected: Collection[str], allow_incomplete: bool
+    name: str,
+    folder: str | Path | None,
+    expected: Collection[str],
+    allow_incomplete: bool,
+    former: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Path], Faults]:
     """Find the .wav file of each expected utterance, at any depth.
 
@@ -33,6 +37,8 @@ def find_utterances(
         Stems of all files that the corpus has.
     allow_incomplete : bool
         List what is missing instead of stopping.
+    former : mapping of str to str, optional
+        Stems of before a file was renamed, and what they are now.
 
     Returns
     -------
@@ -55,12 +61,13 @@ def find_utterances(
     found: dict[str, Path] = {}
     faults: Faults = []
     for path in sorted(walk(root)):
-        if path.stem not in wanted:
+        stem = (former or {}).get(path.stem, path.stem)
+        if stem not in wanted:
             faults.append((str(path), f"extra: no file of {name} is called so; not used"))
-        elif path.stem in found:
-            faults.append((str(path), f"extra: a second copy of {found[path.stem]}; not used"))
+        elif stem in found:
+            faults.append((str(path), f"extra: a second copy of {found[stem]}; not used"))
         else:
-            found[path.stem] = path
+            found[stem] = path
     if not found:
         raise InputError(f"corpus {name}: none of its {len(expected)} files is below {root}; check --data_folder")
     missing = [stem for stem in expected if stem not in found]

@@ -108,7 +108,7 @@ def write_folds(corpus: Corpus, path: Path, n_folds: int = 10) -> str:
 
 def training_ids(path: Path, fold: int) -> set[str]:
     """Read from a ``folds.csv`` what is trained on in a fold."""
-    table = pd.read_csv(path, dtype={"id": str})
+    table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
     held_out = [fold, _valid_block(fold, int(table["block"].max()))]
     return set(table["id"][~table["block"].isin(held_out)])
 

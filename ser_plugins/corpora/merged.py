@@ -26,7 +26,7 @@ class Merged:
     Raises
     ------
     InputError
-        On reading, where one of them cannot be read.
+        On reading, where one of them cannot be read, or is merged itself.
 
     Example
     -------
@@ -43,6 +43,8 @@ class Merged:
     def read(self) -> Corpus:
         """Read and check all of them."""
         corpora = tuple(_read(name, reader) for name, reader in self.readers.items())
+        if nested := [corpus.name for corpus in corpora if corpus.corpora]:
+            raise InputError(f"corpus {nested[0]} is merged itself; give the corpora that it is of, each by its name")
         return Corpus(
             "+".join(self.readers),
             tuple(dict.fromkeys(label for corpus in corpora for label in corpus.labels)),

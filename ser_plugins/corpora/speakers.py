@@ -142,7 +142,7 @@ def split_speakers(
     Raises
     ------
     InputError
-        If too few speakers have two utterances.
+        If too few speakers have two utterances, or none that is trained on has three.
     """
     rng = np.random.default_rng(seed)
     codes, names = pd.factorize(corpus.table["speaker"])
@@ -151,13 +151,17 @@ def split_speakers(
     if valid_speakers == 1 or len(able) < valid_speakers or len(names) - valid_speakers < 2:
         raise InputError(
             f"cannot hold out {valid_speakers} of {len(names)} speakers ({len(able)} of them with two utterances or "
-            "more); give another --valid_speakers, 0 or from 2"
+            "more); give another --valid_speakers, from 2, or --trials_file"
         )
     held_out = np.isin(codes, rng.choice(able, valid_speakers, replace=False))
     shuffled = rng.permutation(len(codes))
     rank = np.empty(len(codes), dtype=np.int64)
     rank[shuffled] = pd.Series(codes[shuffled]).groupby(codes[shuffled]).cumcount()
     valid = ~held_out & (rank == 0) & (counts[codes] > 2)
+    if not valid.any():
+        raise InputError(
+            "no speaker that is trained on has three utterances, of which one is for validation; give more utterances"
+        )
     masks = {"train": ~held_out & ~valid, "valid": valid, "trials": held_out & (rank < TRIAL_UTTERANCES)}
     parts = {name: replace(corpus, table=corpus.table[mask]) for name, mask in masks.items()}
     return parts, _draw_pairs(parts["trials"].table, trial_pairs, rng)

@@ -23,7 +23,7 @@ class MaskedBatchNorm(_NormBase):
     ----------
     num_features : int
         Channels, C.
-    eps, momentum, affine, track_running_stats
+    eps, momentum, affine
         As in ``torch.nn.BatchNorm2d``.
 
     Example
@@ -34,6 +34,9 @@ class MaskedBatchNorm(_NormBase):
     >>> bool((norm(x, mask)[1, :, 1:] == 0).all())
     True
     """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
+        super().__init__(num_features, eps, momentum, affine)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise ``x`` [B, C, ...]; ``mask`` [B, 1, ...] is zero where it is padded, None where nothing is."""
@@ -47,7 +50,7 @@ class MaskedBatchNorm(_NormBase):
             self.running_var,
             self.weight,
             self.bias,
-            self.training or self.running_mean is None,
+            self.training,
             self._rate() if self.training else 0.0,  # the rate may depend on a count, which nothing can be exported by
             self.eps,
         )

@@ -20,7 +20,7 @@ from ser_plugins import configuration
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
-from ser_plugins.errors import disk_full_told
+from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_write
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.report.figures import curve_figure
@@ -89,6 +89,8 @@ def prepare_shards(recipe: Recipe) -> ShardFolder:
         held_out = 0
     elif held_out is None:
         held_out = min(max(corpus.table["speaker"].nunique() // 10, 2), 50)
+    elif held_out == 0:
+        raise InputError("--valid_speakers 0 leaves no pairs to validate on; give 2 or more, or --trials_file")
     parts, pairs = split_speakers(corpus, held_out, tree["trial_pairs"], tree["seed"])
     if tree["trials_file"] is not None:
         parts["trials"], pairs = read_trials(tree["trials_file"], tree["trials_folder"] or corpus.root)

@@ -1,8 +1,10 @@
 """From samples of any kind to mono 16 kHz speech, held against NumPy, SpeechBrain and the signals' construction."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 
+import av
 import numpy as np
 import pytest
 import soundfile as sf
@@ -14,6 +16,7 @@ from ser_plugins.audio import speech
 from ser_plugins.audio.speech import SpeechNormalizer, load_audio, normalize_file
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
+from ser_plugins.inference.files import header_seconds
 
 PLAIN = SpeechNormalizer(vad="none")
 
@@ -117,6 +120,62 @@ def test_files_of_any_kind_are_read(tmp_path, suffix, subtype, error, channels):
     loaded, rate = load_audio(path)
     assert rate == 16000 and loaded.shape == samples.shape and loaded.dtype == np.float32
     np.testing.assert_allclose(normalize_file(str(path), PLAIN).numpy(), samples.mean(1), atol=error)
+
+
+def test_m4a_is_what_was_encoded(write_aac, tmp_path):
+    time = np.arange(16000) / 16000
+    tone = 0.4 * np.sin(2 * np.pi * 440 * time)
+    write_aac(tmp_path / "1.m4a", tone)
+    samples, rate = load_audio(tmp_path / "1.m4a")
+    assert rate == 16000 and samples.shape[1] == 1 and 16000 <= len(samples) < 19000
+    spectrum = np.abs(np.fft.rfft(samples[2000:14000, 0]))
+    assert spectrum.argmax() * 16000 / 12000 == pytest.approx(440, abs=2)
+    assert np.abs(samples[2000:14000]).max() == pytest.approx(0.4, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kind", "error"),
+    [("1.m4a", "alac", "s16p", 2**-15), ("1.m4a", "alac", "s32p", 2**-23), ("1.mov.mp4", "pcm_s16le", "s16", 2**-15)],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_else_such_a_file_holds_is_on_the_same_scale(tmp_path, name, codec, kind, error, channels):
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    samples = np.stack([tone, 0.5 * tone][:channels])
+    whole = np.round(samples * 2 ** (31 if kind == "s32p" else 15)).astype(np.int32 if kind == "s32p" else np.int16)
+    layout = ["mono", "stereo"][channels - 1]
+    with av.open(str(tmp_path / name), "w", format="mov") as container:
+        stream = container.add_stream(codec, rate=16000, layout=layout, format=kind)
+        given = whole if kind.endswith("p") else whole.T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(given), format=kind, layout=layout)
+        frame.rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    loaded, rate = load_audio(tmp_path / name)
+    assert rate == 16000 and loaded.dtype == np.float32 and loaded.shape == (16000, channels)
+    np.testing.assert_allclose(loaded, samples.T, atol=error)
+
+
+def test_an_m4a_that_was_damaged_is_read_or_told(write_aac, tmp_path):
+    path, rng = tmp_path / "1.m4a", np.random.default_rng(0)
+    write_aac(path, 0.1 * rng.normal(size=8000))
+    whole, told = np.frombuffer(path.read_bytes(), np.uint8), 0
+    for _ in range(150):
+        spoilt = whole.copy()
+        spoilt[rng.integers(len(whole), size=20)] = rng.integers(256, size=20)
+        path.write_bytes(spoilt.tobytes())
+        try:
+            load_audio(path)
+        except InputError as error:
+            told += "not readable as audio" in str(error)
+        header_seconds([str(path)])
+    assert told > 0
+
+
+@pytest.mark.parametrize("data", [b"", b"no audio", b"\x00\x00\x00\x20ftypM4A half of one"])
+def test_an_m4a_that_is_none_is_told(tmp_path, data):
+    (tmp_path / "1.m4a").write_bytes(data)
+    with pytest.raises(InputError, match=r"1\.m4a is not readable as audio"):
+        load_audio(tmp_path / "1.m4a")
 
 
 @pytest.mark.parametrize(
@@ -268,6 +327,12 @@ def test_speech_of_many_signals_is_that_of_each(spoken):
     signals.append(torch.zeros(8000))
     assert speech.silero_together(signals) == [speech.silero(signal) for signal in signals]
     assert speech.silero_together([]) == []
+
+
+def test_threads_hear_what_one_hears(spoken):
+    signals = [spoken[0][start : start + 24000] for start in range(0, 12000, 1000)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(speech.silero, signals)) == [speech.silero(signal) for signal in signals]
 
 
 def test_a_signal_near_a_threshold_is_heard_alone(spoken, monkeypatch):

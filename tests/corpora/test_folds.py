@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ser_plugins.corpora import cremad, ravdess
-from ser_plugins.corpora.folds import blocks, fold_parts, write_folds
+from ser_plugins.corpora.folds import blocks, fold_parts, training_ids, write_folds
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
 
@@ -173,6 +173,13 @@ def test_written_folds_say_block_and_checksum(tmp_path):
     assert write_folds(moved, tmp_path / "again.csv") == checksum, "whatever the folder of the corpus"
     assert (tmp_path / "again.csv").read_bytes() == content
     assert write_folds(corpus, tmp_path / "five.csv", 5) != checksum
+
+
+def test_what_is_trained_on_is_read_from_written_folds(tmp_path):
+    corpus = corpus_of(list("abcde"), id=["NA", "007", "null", "1e5", "x"])
+    write_folds(corpus, tmp_path / "folds.csv", 5)
+    for fold in range(1, 6):
+        assert training_ids(tmp_path / "folds.csv", fold) == set(fold_parts(corpus, fold, 5)["train"]["id"])
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum")

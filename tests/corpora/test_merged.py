@@ -114,3 +114,9 @@ def test_errors_name_the_option_of_the_corpus(folders, absent):
     }
     with pytest.raises(InputError, match=f"corpus {absent} needs --{absent}_folder: the folder"):
         Merged(readers).read()
+
+
+def test_a_merged_corpus_is_not_merged_again(folders):
+    inner = Merged({"ravdess": Ravdess(folders["ravdess"], allow_incomplete=True)})
+    with pytest.raises(InputError, match="corpus both is merged itself; give the corpora that it is of"):
+        Merged({"both": inner, "cremad": CremaD(folders["cremad"], allow_incomplete=True)}).read()

@@ -132,6 +132,12 @@ def test_cremad_names_say_emotion_and_actor(tmp_path, name, emotion, actor):
     assert (row.id, row.emotion, row.speaker) == (name, emotion, actor)
 
 
+def test_cremads_former_name_of_a_file_is_known(tmp_path):
+    sound(tmp_path / "1040_ITH_SAD_X.wav")
+    corpus = CremaD(str(tmp_path), allow_incomplete=True).read()
+    assert corpus.table["id"].tolist() == ["1040_ITH_SAD_XX"] and not corpus.faults["fault"].str.contains("extra").any()
+
+
 def test_cremads_faults_can_be_left_out(audio_wav):
     corpus = CremaD(str(audio_wav), exclude_faults=True).read()
     assert set(cremad.file_stems()) - set(corpus.table["id"]) == {*CREMAD_PAIRS, CREMAD_SILENT}

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from ser_plugins import SpeechNormalizer
-from ser_plugins.audio.speech import load_audio, normalize_file
+from ser_plugins.audio.speech import normalize_file
 from ser_plugins.corpora import shards as module
 from ser_plugins.corpora.shards import decode_flac, open_shards, read_shard, write_shards
 from ser_plugins.corpora.speakers import SpeakerFolders, split_speakers
@@ -66,24 +66,6 @@ def test_shards_are_plain_tar_files_of_flac(split, tmp_path):
         names = archive.getnames()
         assert names[:2] == ["000000.flac", "000000.json"]
         assert soundfile.info(io.BytesIO(archive.extractfile(names[0]).read())).samplerate == 16000
-
-
-def test_m4a_is_what_was_encoded(write_aac, tmp_path):
-    time = np.arange(16000) / 16000
-    tone = 0.4 * np.sin(2 * np.pi * 440 * time)
-    write_aac(tmp_path / "1.m4a", tone)
-    samples, rate = load_audio(tmp_path / "1.m4a")
-    assert rate == 16000 and samples.shape[1] == 1 and 16000 <= len(samples) < 19000
-    spectrum = np.abs(np.fft.rfft(samples[2000:14000, 0]))
-    assert spectrum.argmax() * 16000 / 12000 == pytest.approx(440, abs=2)
-    assert np.abs(samples[2000:14000]).max() == pytest.approx(0.4, abs=0.06)
-
-
-@pytest.mark.parametrize("data", [b"", b"no audio", b"\x00\x00\x00\x20ftypM4A half of one"])
-def test_an_m4a_that_is_none_is_told(tmp_path, data):
-    (tmp_path / "1.m4a").write_bytes(data)
-    with pytest.raises(InputError, match=r"1\.m4a is not readable as audio"):
-        load_audio(tmp_path / "1.m4a")
 
 
 def test_a_call_that_was_cut_off_is_gone_on_with(split, tmp_path, monkeypatch):

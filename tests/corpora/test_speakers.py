@@ -76,6 +76,11 @@ def test_too_few_speakers_to_hold_out_are_told(count):
         split_speakers(corpus([1, 2, 2, 2, 1]), count, 10, 0)
 
 
+def test_speakers_of_too_few_utterances_to_validate_on_are_told():
+    with pytest.raises(InputError, match="no speaker that is trained on has three utterances"):
+        split_speakers(corpus([2] * 6), 2, 10, 0)
+
+
 def test_a_list_of_trials(tmp_path):
     (tmp_path / "veri.txt").write_text("1 id1/v/1.wav id1/v/2.wav\n0 id1/v/1.wav id2/v/1.wav\n\n")
     found, pairs = read_trials(tmp_path / "veri.txt", tmp_path / "wav")
