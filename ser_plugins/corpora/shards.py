@@ -50,8 +50,8 @@ class ShardFolder:
     folder : pathlib.Path
         Where they are, with ``shards.json``.
     index : dict
-        What ``shards.json`` says: ``settings``, ``speakers``, ``synthetic``, ``parts`` (samples of each shard),
-        ``seconds`` and ``faults``.
+        What ``shards.json`` says: ``settings``, ``corpus``, ``speakers``, ``synthetic``, ``parts`` (samples of each
+        shard), ``seconds`` and ``faults``.
     """
 
     folder: Path
@@ -227,6 +227,7 @@ def _finish(
     atomic_write(folder / "faults.csv", table.to_csv(index=False, lineterminator="\n"))
     index = {
         "settings": settings,
+        "corpus": train.name,
         "speakers": sorted(train.table["speaker"].unique()),
         "synthetic": train.synthetic,
         "parts": parts,

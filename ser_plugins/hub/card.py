@@ -166,7 +166,7 @@ def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], sta
 
 def read_metrics(folder: Path) -> Metrics | None:
     """Read ``metrics.json`` of the run that a model lies in; None where there is none, or it is of another model."""
-    metrics = metrics_beside(folder.resolve())
+    metrics = metrics_beside(folder)
     labels = read_config(folder / CONFIG)["labels"]
     of_it = metrics and (metrics["labels"] == labels if "labels" in metrics else metrics["speakers"] == len(labels))
     return metrics if of_it else None
@@ -184,7 +184,8 @@ def beginning(known: History) -> str:
     if note.is_file():
         about = yaml.safe_load(note.read_text(encoding="utf-8"))
         return f"Weights of {about['source']}, by {about['authors']}; licence: {about['licence']}."
-    name = "an encoder" if Path(known.start).is_absolute() else f"the encoder `{known.start}`"
+    outside = Path(known.start).is_absolute() or ".." in Path(known.start).parts
+    name = "an encoder" if outside else f"the encoder `{known.start}`"
     return f"Weights of {name}, of which nothing else is known here."
 
 
@@ -213,7 +214,7 @@ def licence_of(known: Sequence[Source], complete: bool) -> tuple[str, str]:
 
 
 def _corpora(run: Metrics) -> list[str]:
-    return list(run.get("corpora", {})) or [run["corpus"]]
+    return list(run.get("corpora", {})) or str(run["corpus"]).split("+")
 
 
 def _title(corpus: str, synthetic: bool) -> str:

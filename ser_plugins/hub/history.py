@@ -45,25 +45,30 @@ def history(folder: Path) -> History:
     folder : pathlib.Path
         ``model/`` or ``encoder/`` of a run.
     """
-    folder = folder.resolve()
     runs: list[Run] = []
     start = ""
-    while (metrics := metrics_beside(folder)) is not None:
-        runs.append(Run(folder.parent, metrics))
-        start = metrics.get("pretrained_encoder") or hyperparameter(folder.parent, "pretrained_encoder") or RANDOM
-        if start in {RANDOM, OWN_SPEAKERS}:
-            break
-        # A run names a folder as it was given, relative to where it was started.
-        found = next((place / start for place in folder.parents if (place / start).exists()), None)
+    seen: set[Path] = set()  # another folder may have the name that a run's first weights had
+    while folder.resolve() not in seen and (metrics := metrics_beside(folder)) is not None:
+        seen.add(folder.resolve())
+        runs.append(Run(folder.resolve().parent, metrics))
+        start = metrics.get("pretrained_encoder") or hyperparameter(runs[-1].folder, "pretrained_encoder") or RANDOM
+        found = None if start in {RANDOM, OWN_SPEAKERS} else _find(start, folder)
         if found is None:
             break
-        folder = found.parent if found.is_file() else found  # a file is the weights themselves
+        folder = found
     return History(runs, start, folder)
+
+
+def _find(start: str, folder: Path) -> Path | None:
+    """Find the folder that the run of a model began with: named as it was given, relative to where it was started."""
+    places = [*folder.absolute().parent.parents, *folder.resolve().parent.parents, Path.cwd()]
+    found = next((place / start for place in places if (place / start).exists()), None)
+    return found.parent if found is not None and found.is_file() else found  # a file is the weights themselves
 
 
 def metrics_beside(folder: Path) -> Metrics | None:
     """Read ``metrics.json`` of the run that a model folder lies in, if there is one."""
-    file = folder.parent / METRICS
+    file = folder.resolve().parent / METRICS
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 

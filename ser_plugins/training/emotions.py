@@ -95,8 +95,8 @@ def check_strategy(tree: Mapping[str, Any], corpus: Corpus) -> None:
 def check_first_weights(tree: Mapping[str, Any], corpus: Corpus, parts: Parts, fold: int) -> None:
     """Stop where the encoder that is given for a fold is none, or knows the fold's validation or test part."""
     if (source := given_encoder(tree, fold)) is not None:
-        ids = pd.concat([parts["valid"], parts["test"]])["id"]
-        check_unheard(locate(source), set(ids if corpus.corpora else f"{corpus.name}-" + ids))
+        held_out = pd.concat([parts["valid"], parts["test"]])[["id", "speaker"]]
+        check_unheard(locate(source), held_out if corpus.corpora else f"{corpus.name}-" + held_out)
 
 
 def given_encoder(tree: Mapping[str, Any], fold: int) -> str | None:

@@ -79,7 +79,7 @@ def prepare_shards(recipe: Recipe) -> ShardFolder:
     """Open the corpus' shards, or pack them."""
     tree = recipe.tree
     folder = Path(tree["shards_folder"] or Path(tree["cache_folder"]) / "shards" / tree["corpus"])
-    if not recipe.corpus_tree.get("data_folder"):
+    if not any(value for key, value in recipe.corpus_tree.items() if key.endswith("_folder")):
         found = open_shards(folder)
         if found is not None:
             return found
@@ -127,7 +127,7 @@ def finish(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain:
     name = f"speaker identification, {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
     metrics = {
         "strategy": tree["strategy"],
-        "corpus": tree["corpus"],
+        "corpus": shards.index.get("corpus", tree["corpus"]),  # of a merged one its parts: one+two
         "synthetic": synthetic,
         "seed": tree["seed"],
         "speakers": len(shards.speakers),

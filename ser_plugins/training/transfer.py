@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from ser_plugins import configuration
 from ser_plugins.corpora.folds import training_ids
 from ser_plugins.errors import InputError
-from ser_plugins.hub.folder import HYPERPARAMS
+from ser_plugins.hub.folder import CONFIG, HYPERPARAMS
 from ser_plugins.hub.history import history
+from ser_plugins.hub.loading import read_config
 from ser_plugins.hub.source import find_folder
 from ser_plugins.report.results import Run
 
@@ -117,40 +119,43 @@ def check_features(tree: Mapping[str, Any], checkpoint: Path) -> None:
             )
 
 
-def check_unheard(checkpoint: Path, held_out: Set[str]) -> None:
-    """Stop where an encoder, or one that it began with, was trained on utterances that a fold validates or tests on.
+def check_unheard(checkpoint: Path, held_out: pd.DataFrame) -> None:
+    """Stop where an encoder, or one that it began with, was trained on what a fold validates or tests on.
 
     Parameters
     ----------
     checkpoint : pathlib.Path
         The encoder's, as `locate` finds it; ``metrics.json`` and ``folds.csv`` of the runs that led to it say what they
         were trained on, where they are where a run leaves them.
-    held_out : set of str
-        Ids of the utterances, each after its corpus' name and a hyphen.
+    held_out : pandas.DataFrame
+        ``id`` and ``speaker`` of the utterances, each after its corpus' name and a hyphen.
 
     Raises
     ------
     InputError
-        If it knows some of them.
+        If it knows some of them, or learnt to tell their speakers apart.
     """
     for run in history(checkpoint.parent).runs:
-        if known := sorted(_heard(run, held_out)):
+        known = sorted(held_out.loc[_heard(run, held_out), "id"])
+        if known:
             raise InputError(
                 f"the encoder {checkpoint} was trained on {len(known)} utterances that are validated or tested on "
-                f"here, {known[0]} among them, in {run.folder}; give that of the same fold, …/fold{{fold}}/model, "
-                "or one of another corpus"
+                f"here, or on their speakers, {known[0]} among them, in {run.folder}; give that of the same fold, "
+                "…/fold{fold}/model, or one of another corpus"
             )
 
 
-def _heard(run: Run, held_out: Set[str]) -> Set[str]:
-    """Those of some utterances that a run was trained on, as far as is known."""
-    if "eer" in run.metrics:  # which speakers of its corpus it learnt is not kept: nearly all
-        return {name for name in held_out if name.startswith(f"{run.metrics['corpus']}-")}
-    folds = run.folder.parent / "folds.csv"
-    if not folds.is_file():
-        return set()
-    prefix = "" if "corpora" in run.metrics else f"{run.metrics['corpus']}-"  # ids of merged corpora have it
-    return held_out & {f"{prefix}{name}" for name in training_ids(folds, run.fold)}
+def _heard(run: Run, held_out: pd.DataFrame) -> pd.Series[bool]:
+    """Mark the utterances that a run was trained on, or the speakers of, as far as is known."""
+    corpus = run.metrics["corpus"]
+    prefix = "" if "+" in corpus or "corpora" in run.metrics else f"{corpus}-"  # a merged one has it already
+    column, names = "id", set[str]()
+    if "eer" in run.metrics:
+        config = run.folder / "encoder" / CONFIG
+        column, names = "speaker", set(read_config(config)["labels"]) if config.is_file() else names
+    elif (folds := run.folder.parent / "folds.csv").is_file():
+        names = training_ids(folds, run.fold)
+    return held_out[column].isin([f"{prefix}{name}" for name in names])
 
 
 def _text(section: Any) -> str:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import huggingface_hub
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder, configuration
 from ser_plugins.errors import InputError
 from ser_plugins.hub.folder import inference_yaml
+from ser_plugins.hub.history import history
 from ser_plugins.training.transfer import CHECKPOINT, check_features, check_unheard, locate, transfer
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
@@ -195,41 +197,72 @@ def test_safetensors_are_read(tmp_path):
         torch.testing.assert_close(encoder.state_dict()[name], weight, rtol=0, atol=0)
 
 
+def write_run(run, **facts):
+    """What tells what a run was trained on: of folds blocks 1 to 4, an utterance and a speaker each."""
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text(json.dumps(facts))
+    table = "".join(f"{block},s{block},happy,{block}\n" for block in range(1, 5))
+    run.with_name("folds.csv").write_text(f"id,speaker,emotion,block\n{table}")
+    model = run / ("encoder" if "eer" in facts else "model")
+    model.mkdir()
+    (model / CHECKPOINT).touch()
+    (model / "config.json").write_text(json.dumps({"labels": ["s1", "s2"], "modules": {}}))
+    return model / CHECKPOINT
+
+
 @pytest.fixture
 def chain(tmp_path):
-    """The encoder of a run on TWO that began with one on ONE, that with speakers of VOICES; four folds, fold 2."""
-
-    def write(run, **facts):
-        (tmp_path / run).mkdir(parents=True)
-        (tmp_path / run / "metrics.json").write_text(json.dumps(facts))
-        table = "".join(f"{block},speaker{block},happy,{block}\n" for block in range(1, 5))
-        (tmp_path / run).with_name("folds.csv").write_text(f"id,speaker,emotion,block\n{table}")
-
-    write("results/voices/1", corpus="voices", eer=0.1)
-    write("results/one/fold2", corpus="one", fold=2, pretrained_encoder="results/voices/1/encoder/embedding_model.ckpt")
-    write("results/two/fold2", corpus="two", fold=2, pretrained_encoder="results/one/fold2/model")
-    for folder in ("voices/1/encoder", "one/fold2/model", "two/fold2/model"):
-        (tmp_path / "results" / folder).mkdir()
-        (tmp_path / "results" / folder / CHECKPOINT).touch()
-    return tmp_path / "results" / "two" / "fold2" / "model" / CHECKPOINT
+    """The encoder of a run on TWO that began with one on ONE, that with speakers of VOICES."""
+    results = tmp_path / "results"
+    write_run(results / "voices" / "1", corpus="voices", eer=0.1)
+    begun = "results/voices/1/encoder/embedding_model.ckpt"
+    write_run(results / "one" / "fold2", corpus="one", fold=2, pretrained_encoder=begun)
+    return write_run(results / "two" / "fold2", corpus="two", fold=2, pretrained_encoder="results/one/fold2/model")
 
 
-@pytest.mark.parametrize(
-    ("held_out", "known", "where"),
-    [
-        ({"two-2", "two-3", "one-2", "one-3", "three-1"}, None, None),  # what fold 2 holds out of both
-        ({"two-1", "two-2"}, "1 utterances .* two-1", "two/fold2"),
-        ({"one-4", "one-1", "one-3"}, "2 utterances .* one-1", "one/fold2"),
-        ({"voices-9"}, "1 utterances .* voices-9", "voices/1"),
-    ],
-)
-def test_all_runs_that_led_to_an_encoder_are_asked_what_they_know(chain, held_out, known, where):
+def utterances(*names):
+    """As corpus-number: utterance 3 is speaker 3's."""
+    return pd.DataFrame({"id": names, "speaker": [name.replace("-", "-s") for name in names]})
+
+
+KNOWN = [
+    ({"two-2", "two-3", "one-2", "one-3", "three-1", "voices-3"}, None, None),  # what fold 2 holds out of both
+    ({"two-1", "two-2"}, "1 utterances .* two-1", "two/fold2"),
+    ({"one-4", "one-1", "one-3"}, "2 utterances .* one-1", "one/fold2"),
+    ({"voices-2", "voices-3"}, "1 utterances .* voices-2", "voices/1"),
+]
+
+
+@pytest.mark.parametrize(("held_out", "known", "where"), KNOWN)
+@pytest.mark.parametrize("linked", [False, True])
+def test_all_runs_that_led_to_an_encoder_are_asked_what_they_know(chain, held_out, known, where, linked):
+    results = chain.parents[3]
+    if linked:
+        results.rename(results.with_name("disk"))
+        results.symlink_to("disk")
     if known is None:
-        check_unheard(chain, held_out)
+        check_unheard(chain, utterances(*held_out))
     else:
         with pytest.raises(InputError, match=f"trained on {known} .* in .*{where}; give that of the same fold"):
-            check_unheard(chain, held_out)
+            check_unheard(chain, utterances(*held_out))
+
+
+def test_of_merged_corpora_each_has_its_name(tmp_path):
+    encoder = write_run(tmp_path / "pretrain" / "both" / "1", corpus="one+two", eer=0.1)
+    (encoder.parent / "config.json").write_text(json.dumps({"labels": ["one-s1", "two-s1"], "modules": {}}))
+    check_unheard(encoder, utterances("one-2", "both-1", "s-1"))
+    with pytest.raises(InputError, match=r"1 utterances .* two-1"):
+        check_unheard(encoder, utterances("two-1", "one-2"))
+
+
+def test_a_folder_of_the_name_of_the_first_weights_is_not_taken_for_them(tmp_path, monkeypatch):
+    """A run that began with ./model has a model of its own; one that is said to have begun with itself has an end."""
+    monkeypatch.chdir(tmp_path)
+    model = write_run(tmp_path / "results" / "S5" / "fold1", corpus="one", fold=1, pretrained_encoder="model").parent
+    assert [run.folder for run in history(model).runs] == [model.parent]
+    (tmp_path / "model").symlink_to(model)
+    assert [run.folder for run in history(Path("model")).runs] == [model.parent]
 
 
 def test_of_an_encoder_without_its_run_nothing_is_known(save):
-    check_unheard(Path(save({})), {"one-1"})
+    check_unheard(Path(save({})), utterances("one-1"))
