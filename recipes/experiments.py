@@ -4,6 +4,7 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from ser_plugins.report.ensemble import ensemble_table
 from ser_plugins.report.gallery import draw_figures
 from ser_plugins.report.page import write_report
 from ser_plugins.report.published import write_table
-from ser_plugins.report.results import read_experiments
+from ser_plugins.report.results import NUMBER, finished_folds, read_experiments
 from ser_plugins.training.experiments import Job, make_ready, plan, run_jobs
 
 RECIPES = Path(os.path.relpath(Path(__file__).parent))
@@ -66,16 +67,16 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def grid(text: str) -> tuple[str, list[str]]:
     key, _, values = text.partition("=")
-    try:
-        [float(value) for value in values.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: give a key and numbers, as clusters=4,6,8,10") from None
-    return key, values.split(",")
+    numbers = [value.strip() for value in values.split(",")]
+    if not all(re.fullmatch(NUMBER, number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text}: give a key and numbers, as clusters=4,6,8,10")
+    return key, numbers
 
 
 def table(number: int, given: argparse.Namespace, options: list[str]) -> list[str]:
     failed = train(plan(strategies(given), given.folds, options, given.results), given)
-    print(write_table(given.results, number).read_text(encoding="utf-8"))
+    if not failed or finished_folds(given.results, "**/fold*"):
+        print(write_table(given.results, number).read_text(encoding="utf-8"))
     return failed
 
 

@@ -74,6 +74,24 @@ def dump(tree: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
+def plain(value: Any) -> Any:
+    """Values of a tree without comments, a tag and what it is for as a pair: what compares as it is meant.
+
+    Example
+    -------
+    >>> plain(YAML().load("norm: !new:Norm {axis: bin}  # not of a frame"))
+    {'norm': ('!new:Norm', {'axis': 'bin'})}
+    """
+    tag = getattr(getattr(value, "tag", None), "value", None)
+    if isinstance(value, Mapping):
+        inside: Any = {key: plain(one) for key, one in value.items()}
+    elif isinstance(value, list):
+        inside = [plain(one) for one in value]
+    else:
+        inside = getattr(value, "value", value) if tag else value
+    return (tag, inside) if tag else inside
+
+
 def resolve(tree: Mapping[str, Any]) -> Tree:
     """Put the referenced values in the place of their references; nothing is built."""
     return dict(YAML().load(resolve_references(dump(tree)).getvalue()))

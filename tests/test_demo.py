@@ -50,7 +50,7 @@ def test_map_keeps_the_places_of_the_training(folder):
     assert found.emotions.tolist() == LABELS * 10
 
 
-def test_probabilities_are_those_of_the_model(folder, clip):
+def test_probabilities_are_those_of_the_model(folder, clip, tmp_path):
     model = load(folder)
     probabilities, *figures = analyse(model, EmbeddingMap.read(folder), clip)
     log_probabilities, _, _, [best] = model.classify_file(str(clip))
@@ -58,6 +58,9 @@ def test_probabilities_are_those_of_the_model(folder, clip):
     assert list(probabilities.values()) == pytest.approx(log_probabilities.exp().flatten().tolist(), abs=1e-6)
     assert len(figures) == 3
     assert len(analyse(model, None, clip)) == 3  # no map, no place
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    with pytest.raises(InputError, match="the clip is silent; record it again"):
+        analyse(model, None, tmp_path / "silent.wav")
 
 
 def test_without_gradio_it_says_what_to_install(folder, monkeypatch):

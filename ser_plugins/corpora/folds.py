@@ -91,15 +91,17 @@ def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10) -> dict[str, pd.Dat
     return parts
 
 
-def write_folds(corpus: Corpus, path: Path, n_folds: int = 10) -> str:
-    """Write ``id, speaker, emotion, block`` of all utterances, and the file's SHA-256 beside it; return that.
-
-    Fold k tests block k and validates on the next.
-    """
+def folds_table(corpus: Corpus, n_folds: int = 10) -> bytes:
+    """Give ``id, speaker, emotion, block`` of all utterances as CSV: fold k tests block k and validates on the next."""
     table = corpus.table[["id", "speaker", "emotion"]].assign(
         block=corpus.table["speaker"].map(blocks(corpus, n_folds))
     )
-    content = table.to_csv(index=False, lineterminator="\n").encode()
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def write_folds(corpus: Corpus, path: Path, n_folds: int = 10) -> str:
+    """Write `folds_table`, and the file's SHA-256 beside it; return that."""
+    content = folds_table(corpus, n_folds)
     checksum = hashlib.sha256(content).hexdigest()
     atomic_write(path, content)
     atomic_write(path.with_name(f"{path.name}.sha256"), f"{checksum}  {path.name}\n")

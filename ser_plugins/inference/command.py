@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -139,12 +140,12 @@ def _labels(given: argparse.Namespace) -> list[str] | None:
 
 def _figure_paths(output: Path, files: list[str]) -> list[Path]:
     """One figure a recording beside the table, numbered where two recordings are named alike."""
-    names = pd.Series([f"{output.stem}-{Path(path).stem}" for path in files])
-    again = names.groupby(names).cumcount()
-    return [
-        output.parent / f"{name}{f'-{count + 1}' if count else ''}.png"
-        for name, count in zip(names, again, strict=True)
-    ]
+    found: dict[str, None] = {}
+    for path in files:
+        name = f"{output.stem}-{Path(path).stem}"
+        numbered = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
+        found[next(one for one in numbered if one not in found)] = None
+    return [output.parent / f"{name}.png" for name in found]
 
 
 def _write(

@@ -62,6 +62,8 @@ class Part:
     def __init__(self, output: Path, schema: pa.Schema, identity: str) -> None:
         if output.suffix.lower() not in WRITERS:
             raise InputError(f"{output} is no kind of table that is known; name it {', '.join(WRITERS)}")
+        if output.is_dir():
+            raise InputError(f"{output} is a folder; give the name of a file as --output")
         self.output = output
         self.path = output.with_name(f"{output.name}.part")
         self.schema = schema.with_metadata({IDENTITY: identity})

@@ -30,7 +30,7 @@ def average(runs: Sequence[Run]) -> pd.DataFrame:
     labels = runs[0].metrics["labels"]
     if "corpora" in runs[0].metrics:
         raise InputError(f"{runs[0].folder} is on merged corpora; give runs on a single one")
-    tables = [pd.read_csv(run.folder / "predictions.csv", dtype={"id": str, "speaker": str}) for run in runs]
+    tables = [run.scores() for run in runs]
     first = tables[0]
     for run, table in zip(runs, tables, strict=True):
         if set(table["id"]) != set(first["id"]) or run.metrics["labels"] != labels:

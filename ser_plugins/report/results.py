@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 
 from ser_plugins.errors import InputError
 
+FOLD = re.compile(r"fold\d+")  # a copy beside it, as fold1_old, is none
+PREDICTIONS = ["id", "speaker", "emotion", "predicted"]
+DAMAGED = "cannot be read; delete its folder, and train that fold anew"
 # What a sweep trained lies in sweeps/<key>/<value>/: SpeechBrain's command line takes no path with an equals sign.
-SETTING = re.compile(r"/sweeps/(\w+)/([-+]?\d*\.?\d+(?:e[-+]?\d+)?)/")
+NUMBER = r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?"
+SETTING = re.compile(rf"/sweeps/(\w+)/({NUMBER})/")
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,18 @@ class Run:
         """Number of the fold."""
         return int(self.metrics["fold"])
 
+    def scores(self) -> pd.DataFrame:
+        """All of ``predictions.csv``: what was tested, what is predicted, and the log-probability of each class."""
+        file = self.folder / "predictions.csv"
+        try:
+            return pd.read_csv(file, dtype=dict.fromkeys([*PREDICTIONS, "corpus"], str), keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} {DAMAGED}") from error
+
     def predictions(self) -> pd.DataFrame:
         """``id``, ``speaker``, ``emotion`` and ``predicted`` of the test part."""
-        columns = ["id", "speaker", "emotion", "predicted"]
-        file = self.folder / "predictions.csv"
-        if self.part is None:
-            return pd.read_csv(file, usecols=columns, dtype=str, keep_default_na=False)
-        table = pd.read_csv(file, usecols=[*columns, "corpus"], dtype=str, keep_default_na=False)
-        return table.loc[table["corpus"] == self.part, columns]
+        table = self.scores()
+        return table.loc[table["corpus"] == self.part if self.part else slice(None), PREDICTIONS]
 
     def of(self, part: str) -> Run:
         """Give the run as one on a single corpus of those that were merged."""
@@ -135,7 +143,7 @@ def read_experiments(results: Path) -> list[Experiment]:
     >>> [(one.strategy, one.corpus_title, [run.fold for run in one.runs]) for one in read_experiments(results)]
     [('S1', 'demo (synthetic audio)', [1])]
     """
-    folders = {path.parent.parent for path in results.rglob("fold*/metrics.json")}
+    folders = {fold.parent for fold in finished_folds(results, "**/fold*")}
     if not folders:
         raise InputError(f"{results} holds no finished fold; give the folder of the results")
     found = [Experiment(folder, read_runs(folder), _setting(folder)) for folder in folders]
@@ -144,9 +152,20 @@ def read_experiments(results: Path) -> list[Experiment]:
 
 def read_runs(folder: Path) -> tuple[Run, ...]:
     """Read the finished folds of an experiment, in order."""
-    files = folder.glob("fold*/metrics.json")
-    runs = [Run(file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    runs = [Run(fold, _metrics(fold / "metrics.json")) for fold in finished_folds(folder)]
     return tuple(sorted(runs, key=lambda run: run.fold))
+
+
+def finished_folds(folder: Path, where: str = "fold*") -> list[Path]:
+    """List the folders of the finished folds below one."""
+    return [file.parent for file in folder.glob(f"{where}/metrics.json") if FOLD.fullmatch(file.parent.name)]
+
+
+def _metrics(file: Path) -> Mapping[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} {DAMAGED}") from error
 
 
 def _setting(folder: Path) -> tuple[str, float] | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ser_plugins import configuration
 from ser_plugins.audio.cache import prepare
-from ser_plugins.corpora.folds import fold_parts, write_folds
+from ser_plugins.corpora.folds import fold_parts, folds_table, write_folds
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
@@ -31,11 +31,12 @@ from ser_plugins.hub.history import OWN_SPEAKERS, RANDOM
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.ssl import describe
 from ser_plugins.report.figures import confusion_figure
+from ser_plugins.report.results import finished_folds
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset, with_voices
 from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
-from ser_plugins.training.fit import Hparams, run_facts, train
+from ser_plugins.training.fit import Hparams, check_hyperparams, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.transfer import CHECKPOINT, check_unheard, locate
 
@@ -47,7 +48,7 @@ REFERENCES = 16  # training utterances of a class whose centroid stands for it i
 def run(recipe: Recipe) -> Path:
     """Train and evaluate what is missing; return the folder of the results."""
     output = recipe.output_folder()
-    missing = [fold for fold in recipe.folds() if not (output / f"fold{fold}" / "metrics.json").is_file()]
+    missing = [fold for fold in recipe.folds() if not is_finished(recipe.tree, output, fold)]
     if not missing:
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
     with disk_full_told(output, recipe.tree["cache_folder"]):
@@ -55,6 +56,21 @@ def run(recipe: Recipe) -> Path:
         if recipe.tree["fold"] == "all":
             run_on_main(summarise, [output])
     return output
+
+
+def is_finished(tree: Mapping[str, Any], output: Path, fold: int) -> bool:
+    """True where nothing is left to do for a fold.
+
+    Raises
+    ------
+    InputError
+        If it was done with other hyper-parameters.
+    """
+    folder = output / f"fold{fold}"
+    if not (folder / "metrics.json").is_file():
+        return False
+    check_hyperparams({**tree, "fold": fold}, folder, finished=True)
+    return True
 
 
 def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
@@ -74,8 +90,14 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
 
 
 def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:
-    """Write ``folds.csv`` and ``faults.csv``."""
-    write_folds(corpus, output / "folds.csv", n_folds)
+    """Write ``folds.csv`` and ``faults.csv``, but not where folds of others are finished."""
+    folds = output / "folds.csv"
+    if folds.is_file() and folds.read_bytes() != folds_table(corpus, n_folds) and finished_folds(output):
+        raise InputError(
+            f"{output} holds folds of other utterances, or divided otherwise; delete it, or give another "
+            "--output_folder or the corpus as it was"
+        )
+    write_folds(corpus, folds, n_folds)
     atomic_write(output / "faults.csv", corpus.faults.to_csv(index=False, lineterminator="\n"))
 
 

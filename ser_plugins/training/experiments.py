@@ -14,8 +14,9 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ser_plugins import configuration
+from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.training.emotions import check_strategy, prepare_corpus
+from ser_plugins.training.emotions import check_first_weights, check_strategy, is_finished, prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 
@@ -42,11 +43,6 @@ class Job:
         """What the process prints."""
         return self.folder / f"fold{self.fold}.log"
 
-    @property
-    def finished(self) -> bool:
-        """True where nothing is left to do."""
-        return (self.folder / f"fold{self.fold}" / "metrics.json").is_file()
-
 
 def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], results: Path) -> list[Job]:
     """List the folds of some strategies that are missing below ``results``.
@@ -61,14 +57,19 @@ def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], resul
         ``--key value …``, for all of them.
     results : pathlib.Path
         Where ``<strategy>/<corpus>/<seed>/fold<N>/`` are.
+
+    Raises
+    ------
+    InputError
+        If some of them are finished with other hyper-parameters.
     """
     jobs = []
     for file in strategies:
         recipe = Recipe.from_arguments([str(file), "--fold", folds, *arguments])
         folder = recipe.standard_folder(results)
         words = [str(file), "--output_folder", str(folder), *arguments]
-        asked = [Job([*words, "--fold", str(fold)], folder, fold) for fold in recipe.folds()]
-        jobs += [job for job in asked if not job.finished]
+        missing = [fold for fold in recipe.folds() if not is_finished(recipe.tree, folder, fold)]
+        jobs += [Job([*words, "--fold", str(fold)], folder, fold) for fold in missing]
     return jobs
 
 
@@ -78,16 +79,18 @@ def make_ready(jobs: Iterable[Job]) -> None:
     Raises
     ------
     InputError
-        If something is wrong with a corpus, or a job lacks its encoder; told before any work.
+        If something is wrong with a corpus, or with the encoder that a job begins with; told before any work.
     """
     corpora: dict[str, tuple[Recipe, Corpus]] = {}
-    for job in {job.folder: job for job in jobs}.values():
+    for job in jobs:
         recipe = Recipe.from_arguments(job.arguments)
         settings = {**recipe.corpus_tree, "": [recipe.normalizer().settings(), str(recipe.tree["cache_folder"])]}
         key = configuration.dump(settings)
         if key not in corpora:
             corpora[key] = recipe, recipe.read_corpus()
-        check_strategy(recipe.tree, corpora[key][1])
+        corpus = corpora[key][1]
+        check_strategy(recipe.tree, corpus)
+        check_first_weights(recipe.tree, corpus, fold_parts(corpus, job.fold, recipe.tree["n_folds"]), job.fold)
     for recipe, corpus in corpora.values():
         prepare_corpus(recipe, corpus)
 

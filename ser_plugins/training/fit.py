@@ -21,11 +21,14 @@ from ser_plugins import configuration
 from ser_plugins.audio.handmade import keep_features
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
+from ser_plugins.hub.folder import HYPERPARAMS
 from ser_plugins.training.brain import EncoderBrain, learns
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.transfer import check_features, locate, transfer
 
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
+PLACES = ("output_folder", "cache_folder")
+OF_CORPUS = ("labels", "prior")
 Hparams = Mapping[str, Any]
 Loaders = Callable[[EncoderBrain, Hparams], tuple[DataLoader[Any], DataLoader[Any]]]
 
@@ -64,11 +67,12 @@ def train(
     """
     commit()  # of the code that trains, whatever is checked out when it ends
     path = None if source is None else locate(source)
-    if path is not None and str(path) != source:  # the file itself is taken as it is
+    if source is not None and path is not None and not Path(source).is_file():  # the file itself is taken as it is
         check_features(tree, path)
-    run_on_main(write_hyperparams, [tree, folder])
+    check_hyperparams(tree, folder)
     sb.utils.seed.seed_everything(int(tree["seed"]))
     hparams = configuration.build(tree)
+    run_on_main(atomic_write, [folder / HYPERPARAMS, configuration.dump(configuration.resolve(tree))])
     hparams["train_logger"] = FileTrainLogger(str(folder / "train_log.txt"))
     hparams["stopwatch"] = Stopwatch()
     keep_features(hparams["compute_features"], tree["cache_folder"])
@@ -93,13 +97,22 @@ def train(
     return brain, report
 
 
-def write_hyperparams(tree: configuration.Tree, folder: Path) -> None:
-    """Write the hyper-parameters as used; a run that was begun with others is not gone on with."""
-    text = configuration.dump(configuration.resolve(tree))
-    used = folder / "hyperparams.yaml"
-    if used.is_file() and used.read_text(encoding="utf-8") != text:
-        raise InputError(f"{folder} was begun with other hyper-parameters; delete it or give another --output_folder")
-    atomic_write(used, text)
+def check_hyperparams(tree: configuration.Tree, folder: Path, finished: bool = False) -> None:
+    """Stop where a folder holds a run of other hyper-parameters; where files lie is not compared.
+
+    Nor is of a ``finished`` run what its corpus told it: nothing is read anew for it.
+    """
+    if not (folder / HYPERPARAMS).is_file():
+        return
+    theirs = configuration.read(folder / HYPERPARAMS)
+    other = {*PLACES, *(() if tree.get("multi_stage", True) else ["pretrained_encoder"])}  # S1 takes none
+    ours = configuration.resolve({**tree, **{key: theirs.get(key) for key in OF_CORPUS if finished}})
+    for key in ours:
+        if key in theirs and key not in other and configuration.plain(ours[key]) != configuration.plain(theirs[key]):
+            raise InputError(
+                f"{folder} was begun with other hyper-parameters ({key} is another); delete it or give another "
+                "--output_folder"
+            )
 
 
 def run_facts(brain: EncoderBrain) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
+import yaml
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from torch import Tensor
 
 from ser_plugins import configuration
@@ -45,11 +47,7 @@ class Recipe:
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Recipe:
         """Read ``hparams/s5.yaml --key value …``."""
-        for word in arguments:
-            if "=" in word and not word.startswith("-"):  # SpeechBrain would take it for a space
-                raise InputError(f"{word}: the command line takes no equals sign in a value; give another name")
-        file, options, text = sb.parse_arguments(list(arguments))
-        given = dict(YAML().load(text) or {})
+        file, options, given = _read_words(arguments)
         path = Path(file)
         strategy = configuration.read(path)
         name = given.get("corpus", strategy["corpus"])
@@ -111,3 +109,24 @@ class Recipe:
             return [int(number) for number in str(fold).split(",")]
         except ValueError:
             raise InputError(f"--fold {fold}: give a number from 1 to {count}, some as 1,2,3, or all") from None
+
+
+def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
+    """Read the command line: the file, SpeechBrain's run options, and the keys with their values, which are YAML."""
+    for word in words:
+        if "=" in word and not word.startswith("-"):  # SpeechBrain would take it for a space
+            raise InputError(f"{word}: the command line takes no equals sign in a value; give another name")
+        if " #" in word:
+            raise InputError(f"{word}: what follows ' #' is a comment in YAML; give another name")
+    try:
+        file, options, text = sb.parse_arguments(list(words))
+        given = dict(YAML().load(text) or {})
+    except (YAMLError, yaml.YAMLError) as error:
+        reason = getattr(error, "problem", None) or str(error)
+        raise InputError(f"a value of the command line is not valid YAML, or a key is given twice: {reason}") from error
+    for key, value in given.items():
+        if key.endswith(("_folder", "_file", "pretrained_encoder")) and not isinstance(value, str | None):
+            raise InputError(f"--{key} {value}: YAML takes this for no text; write ./ before it")
+        if key in {"n_folds", "seed"} and type(value) is not int:
+            raise InputError(f"--{key} {value}: give a whole number")
+    return file, options, given

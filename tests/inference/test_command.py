@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ import soundfile
 import torch
 
 from ser_plugins.commands import main
-from ser_plugins.inference import batches, embed, predict, table, utterances
+from ser_plugins.inference import batches, command, embed, predict, table, utterances
 
 LABELS = ["neutral", "happy", "sad"]
 KINDS = {".csv": pd.read_csv, ".jsonl": lambda path: pd.read_json(path, lines=True), ".parquet": pd.read_parquet}
@@ -213,15 +214,23 @@ def test_bad_files_end_no_run_but_one_of_nothing_else(call, clips, caplog, tmp_p
     ("words", "message"),
     [
         (["--output", "table.xlsx"], r"table\.xlsx is no kind of table .* \.csv, \.jsonl, \.parquet"),
+        (["--output", "folder.csv"], r"folder\.csv is a folder; give the name of a file as --output"),
         (["--labels", "glad"], "it knows neutral, happy, sad"),
         (["--device", "abacus"], "no device abacus"),
     ],
 )
 def test_wrong_words_are_told_in_one_line(model_folder, clips, tmp_path, words, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
     with pytest.raises(SystemExit, match=rf"^error: .*{message}") as end:
         main(["predict", str(clips), "--model", str(model_folder), *words])
     assert "\n" not in str(end.value.code)
+
+
+def test_each_recording_has_a_figure_of_its_own():
+    files = ["x/a.wav", "y/a.wav", "z/a-2.wav", "z/a.wav", "b.flac"]
+    figures = command._figure_paths(Path("out/all.csv"), files)
+    assert [path.name for path in figures] == [f"all-{name}.png" for name in ("a", "a-2", "a-2-2", "a-3", "b")]
 
 
 def test_timelines_are_a_table_and_a_figure_each(call, tmp_path):

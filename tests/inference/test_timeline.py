@@ -102,11 +102,11 @@ def test_a_stream_is_the_whole_file(tmp_path, write_aac, kind):
 def test_a_figure_is_drawn_of_any_labels(tmp_path):
     labels = [f"speaker {number}" for number in range(30)]
     rows = np.random.default_rng(0).dirichlet(np.ones(30), 5)
-    frame = pd.DataFrame({"path": "talk.wav", "start": range(5), "end": range(3, 8), "emotion": "silence"})
+    frame = pd.DataFrame({"path": "a$x_$.wav", "start": range(5), "end": range(3, 8), "emotion": "silence"})
     frame[labels] = rows
     frame.loc[2, labels] = np.nan
     for count in (5, 1):
         timeline_figure(frame.head(count), tmp_path / "talk.png")
         svg = (tmp_path / "talk.svg").read_text()
-        assert "silence" in svg and svg.count("<!-- speaker") == 8
+        assert "a$x_$.wav" in svg and "silence" in svg and svg.count("<!-- speaker") == 8
         assert (tmp_path / "talk.png").stat().st_size > 5000

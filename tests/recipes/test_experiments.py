@@ -27,17 +27,26 @@ def options(arguments, tmp_path):
 
 
 def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_path):
-    first = experiments(
-        "table2", "--strategies", "s1,s3", "--folds", "2", *options, "--pretrained_encoder", "./nowhere"
+    words = ("table2", "--strategies", "s1,s3", "--folds", "2", *options)
+    none = experiments(*words, "--pretrained_encoder", "./nowhere")
+    assert none.returncode == 1 and none.stderr.strip().splitlines()[-1].startswith(
+        "error: no model at ./nowhere; give"
     )
+    assert not list(tmp_path.rglob("metrics.json"))
+
+    begun = tmp_path / "out" / "S3" / "demo" / "1" / "fold2" / "hyperparams.yaml"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("lr: 7")
+    first = experiments(*words, "--pretrained_encoder", "none")
     assert first.returncode == 1
     told, cause = first.stderr.strip().splitlines()[-2:]
-    assert told.startswith("error: 1 of the runs failed")
-    assert "S3/demo/1, fold 2: error: no model at ./nowhere; give" in cause and cause.endswith("fold2.log")
+    assert told.startswith("error: 1 of the runs failed") and cause.endswith("fold2.log")
+    assert "S3/demo/1/fold2 was begun with other hyper-parameters (lr is another); delete it" in cause
+    begun.unlink()
     done = tmp_path / "out" / "S1" / "demo" / "1" / "fold2" / "metrics.json"
     before = done.stat().st_mtime_ns
 
-    second = experiments("table2", "--strategies", "s1,s3", "--folds", "2", *options, "--pretrained_encoder", "none")
+    second = experiments(*words, "--pretrained_encoder", "none")
     assert second.returncode == 0, second.stderr
     assert "1 runs to do" in second.stdout and done.stat().st_mtime_ns == before
     rows = json.loads((tmp_path / "out" / "table2.json").read_text())
@@ -47,6 +56,9 @@ def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_pa
         assert row["mean"] == pytest.approx(100 * metrics["accuracy"]) and row["n_actors"] == 2
         assert metrics["command"].startswith(f"python recipes/train.py hparams/{row['strategy'].lower()}.yaml")
     assert (tmp_path / "out" / "table2.md").read_text() in second.stdout
+
+    other = experiments(*words, "--pretrained_encoder", "none", "--lr", "0.1")
+    assert other.returncode == 1 and "S1/demo/1/fold2 was begun with other hyper-parameters (lr is" in other.stderr
 
     sweep = experiments("sweep", "clusters=4,6", "--strategy", "s1", "--fold", "2", "--jobs", "2", *options)
     assert sweep.returncode == 0, sweep.stderr
@@ -159,6 +171,7 @@ def test_ended_from_outside_it_ends_what_it_runs(tmp_path):
     ("words", "told"),
     [
         (["sweep", "clusters=few", "--corpus", "demo"], "clusters=few: give a key and numbers"),
+        (["sweep", "clusters=4,inf", "--corpus", "demo"], "clusters=4,inf: give a key and numbers"),
         (["figures", "results", "--fold", "1"], "unknown arguments: --fold 1"),
         (["report", "nowhere"], "error: nowhere holds no finished fold; give the folder of the results"),
         (["table2", "--strategies", "s9"], "error: cannot read hparams/s9.yaml"),

@@ -17,6 +17,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins.errors import InputError
+from ser_plugins.training.transfer import CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
@@ -153,14 +154,48 @@ def test_a_finished_folder_is_left_alone_and_says_so(runs, train, caplog):
     assert {path: path.stat().st_mtime_ns for path in fold.rglob("*")} == before
 
 
-def test_other_hyper_parameters_do_not_continue_a_run(runs, train):
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_hyper_parameters_do_not_continue_a_run(runs, train, finished):
     fold = runs("s2")
-    (fold / "metrics.json").rename(fold / "kept")
+    before = (fold / "hyperparams.yaml").read_text()
+    if not finished:
+        (fold / "metrics.json").rename(fold / "kept")
     try:
-        with pytest.raises(ValueError, match="other hyper-parameters"):
+        with pytest.raises(InputError, match=r"fold1 was begun with other hyper-parameters \(lr is another\)"):
             train("s2", fold.parent, lr=0.01)
     finally:
-        (fold / "kept").rename(fold / "metrics.json")
+        if not finished:
+            (fold / "kept").rename(fold / "metrics.json")
+    assert (fold / "hyperparams.yaml").read_text() == before
+
+
+def test_where_files_lie_is_no_hyper_parameter(runs, train, tmp_path):
+    """Nor are first weights where none are taken."""
+    (tmp_path / "again").symlink_to(runs("s1").parent)
+    train("s1", tmp_path / "again", cache_folder=tmp_path, pretrained_encoder="nowhere")
+
+
+def test_what_cannot_be_built_leaves_no_run_behind(train, tmp_path):
+    with pytest.raises(InputError, match="cannot be built"):
+        train("s1", tmp_path / "out", channels="[4, 8]")
+    assert not (tmp_path / "out" / "fold1").exists()
+
+
+def test_folds_of_another_division_are_not_mixed_in(runs, train):
+    before = (runs("s1").parent / "folds.csv").read_bytes()
+    with pytest.raises(InputError, match="holds folds of other utterances, or divided otherwise; delete it, or give"):
+        train("s1", runs("s1").parent, fold=2, n_folds=5)
+    assert (runs("s1").parent / "folds.csv").read_bytes() == before
+
+
+def test_an_encoder_that_is_given_as_a_file_is_taken_as_it_is(runs, train, tmp_path):
+    """However its path is written: with the spectrograms of another normalisation, its folder is refused."""
+    folder = runs("s2") / "model"
+    with pytest.raises(InputError, match="give the file itself, not its folder"):
+        train("s2", tmp_path / "out", pretrained_encoder=folder, norm_axis="bin")
+    file = f"{folder}//{CHECKPOINT}"
+    fold = train("s2", tmp_path / "out", pretrained_encoder=file, norm_axis="bin", number_of_epochs=1) / "fold1"
+    assert metrics_of(fold)["transferred"]["shape"] == 0
 
 
 def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):

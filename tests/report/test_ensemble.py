@@ -59,3 +59,11 @@ def test_what_cannot_be_averaged_is_refused(add, tmp_path):
     for names, message in (("AB", "no fold is finished in all"), ("AC", "other utterances"), ("DA", "merged corpora")):
         with pytest.raises(InputError, match=message):
             ensemble_table([by_name[name] for name in names])
+
+
+def test_an_emotion_called_none_is_one(add, tmp_path):
+    rows = [(name, speaker, {"happy": "None"}.get(emotion, emotion), *rest) for name, speaker, emotion, *rest in ONE]
+    add("A", 1, rows, labels=["None", "sad"])
+    file = tmp_path / "A" / "fold1" / "predictions.csv"
+    file.write_text(file.read_text().replace("happy", "None"))
+    assert ensemble_table(read_experiments(tmp_path)).rows

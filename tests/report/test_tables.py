@@ -1,11 +1,13 @@
 """Summaries against numpy."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from ser_plugins.report.results import read_runs
+from ser_plugins.errors import InputError
+from ser_plugins.report.results import read_experiments, read_runs
 from ser_plugins.report.tables import MEASURES, summarise
 
 KEYS = {"strategy": "S5", "corpus": "ravdess", "seed": 3, "synthetic": False}
@@ -62,3 +64,21 @@ def test_folds_are_in_order_of_their_numbers_and_unfinished_ones_left_out(tmp_pa
     write(tmp_path, [[0.5, 0.5, 0.5]] * 11)
     (tmp_path / "fold2" / "metrics.json").unlink()
     assert [run.fold for run in read_runs(tmp_path)] == [1, *range(3, 12)]
+
+
+def test_a_copy_of_a_fold_is_none(tmp_path):
+    write(tmp_path / "S5", [[0.5, 0.4, 0.3], [0.7, 0.8, 0.9]])
+    shutil.copytree(tmp_path / "S5" / "fold1", tmp_path / "S5" / "fold1_old")
+    shutil.copytree(tmp_path / "S5" / "fold1", tmp_path / "S4" / "fold 1")
+    assert summarise(tmp_path / "S5")["folds"] == [1, 2]
+    assert [one.folder.name for one in read_experiments(tmp_path)] == ["S5"]
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.csv"])
+def test_a_damaged_fold_is_named(tmp_path, name):
+    write(tmp_path, [[0.5, 0.4, 0.3]])
+    (tmp_path / "fold1" / "predictions.csv").write_text("id,speaker,emotion,predicted\n1,2,3,4\n")
+    assert read_runs(tmp_path)[0].predictions().to_numpy().tolist() == [["1", "2", "3", "4"]]
+    (tmp_path / "fold1" / name).write_text("")
+    with pytest.raises(InputError, match=rf"fold1.{name} cannot be read; delete its folder, and train that fold anew"):
+        read_runs(tmp_path)[0].predictions()
