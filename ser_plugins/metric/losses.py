@@ -19,8 +19,8 @@ class MetricLoss(nn.Module):
     """What the metric losses share: shapes, precision, and the statistics of the last batch.
 
     A subclass writes ``compute``. Triplets are formed within the batch that is given. Under torch.distributed, where
-    gradients are asked for, it is the batch of all processes, and the loss theirs: the
-    average of the gradients that DDP takes is that of one process with the whole batch.
+    gradients are asked for, it is the batch of all processes, and the loss theirs: the average of the gradients that
+    DDP takes is that of one process with the whole batch.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.report.figures import curve_figure
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.evaluation import equal_error_rate
-from ser_plugins.training.fit import Hparams, run_facts, train
+from ser_plugins.training.fit import Hparams, check_hyperparams, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
 
@@ -64,6 +64,7 @@ def pretrain(recipe: Recipe) -> Path:
     """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
     output = recipe.output_folder()
     if (output / "metrics.json").is_file():
+        check_hyperparams(recipe.tree, output, finished=True)
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
         return output
     with disk_full_told(output, recipe.tree["cache_folder"]):

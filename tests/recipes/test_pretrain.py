@@ -94,6 +94,14 @@ def test_a_second_run_trains_nothing(finished, run, caplog, monkeypatch):
     with caplog.at_level("INFO"):
         assert run(finished) == finished
     assert "is finished" in caplog.text
+    with pytest.raises(InputError, match=r"was begun with other hyper-parameters \(lr is another\)"):
+        run(finished, lr=0.5)
+
+
+def test_without_pairs_nothing_is_packed(run, tmp_path):
+    with pytest.raises(InputError, match="--valid_speakers 0 leaves no pairs to validate on; give 2 or more, or"):
+        run(tmp_path / "out", valid_speakers=0, cache_folder=tmp_path / "cache")
+    assert not list(tmp_path.rglob("*.tar"))
 
 
 @pytest.mark.parametrize("step", [3, 6])
