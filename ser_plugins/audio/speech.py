@@ -201,7 +201,7 @@ def load_audio(path: str | Path) -> tuple[Samples, int]:
         if Path(path).suffix.lower() in AAC_SUFFIXES:
             blocks = list(_aac_blocks(path))
             return np.concatenate([block for block, _ in blocks]), blocks[0][1]
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     return samples, rate
 
 
@@ -217,7 +217,7 @@ def stream_audio(path: str | Path, seconds: float = 10.0) -> Iterator[tuple[Samp
         if Path(path).suffix.lower() in AAC_SUFFIXES:
             yield from _aac_blocks(path)
             return
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             size = max(1, round(seconds * file.samplerate))
             for block in file.blocks(size, dtype="float32", always_2d=True):
                 yield block, file.samplerate

@@ -91,7 +91,7 @@ def header_seconds(paths: Sequence[str]) -> list[float]:
 def _header_seconds(path: str) -> float:
     try:
         if Path(path).suffix.lower() not in AAC_SUFFIXES:
-            return float(soundfile.info(path).duration)
+            return float(soundfile.info(os.fsencode(path)).duration)
         import av  # noqa: PLC0415
 
         with av.open(path) as container:

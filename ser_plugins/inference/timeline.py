@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -43,7 +44,7 @@ def slide(path: str | os.PathLike[str], window: float, hop: float) -> Iterator[W
     offset = index = covered = rate = 0  # of what is held, in samples of the recording
     for block, rate in stream_audio(os.fspath(path)):
         held = np.concatenate([held, block.mean(1)])
-        size = round(window * rate)
+        size = max(round(window * rate), math.ceil(MIN_SECONDS * rate))  # 0.1 s may be half a sample more
         while (start := round(index * hop * rate)) + size <= offset + len(held):
             yield _cut(held, offset, start, start + size, rate)
             covered = start + size

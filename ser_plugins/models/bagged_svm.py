@@ -20,6 +20,8 @@ from ser_plugins.models.svm import (
     set_buffers,
 )
 
+LACKING = "a bootstrap sample lacks a class; give more utterances of the rarest"
+
 
 class BaggedSVMClassifier(nn.Module):
     """Ensemble of RBF support vector machines, each fitted on a bootstrap sample (bagging).
@@ -117,10 +119,14 @@ class BaggedSVMClassifier(nn.Module):
         inputs, valid_inputs = scaler.transform(inputs), scaler.transform(valid_inputs)
         single, self.chosen = choose(inputs, targets, valid_inputs, valid_targets, sorted(C), gamma)
         svc = SVC(C=single.C, gamma=single._gamma)
-        bag = BaggingClassifier(svc, len(self.machines), random_state=self.seed).fit(inputs, targets)
+        bag = BaggingClassifier(svc, len(self.machines), random_state=self.seed)
+        try:
+            bag.fit(inputs, targets)
+        except ValueError as error:  # of a sample of one class alone
+            raise InputError(LACKING) from error
         for machine, fitted in zip(self.machines, bag.estimators_, strict=True):
             if not (len(fitted.n_support_) == self.n_classes and fitted.n_support_.all()):
-                raise InputError("a bootstrap sample lacks a class; give more utterances of the rarest")
+                raise InputError(LACKING)
             assert isinstance(machine, SupportVectorMachine)
             machine.hold(fitted)
         decisions = bag.decision_function(valid_inputs)

@@ -10,6 +10,7 @@ import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import update_learning_rate
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
@@ -263,8 +264,9 @@ def learns(module: nn.Module) -> bool:
 
 
 def _inside(module: nn.Module) -> nn.Module:
-    """What DDP has wrapped."""
-    return module.module if isinstance(module, DistributedDataParallel) else module
+    """What DDP and torch.compile have wrapped: its weights have the names that it is loaded by."""
+    module = module.module if isinstance(module, DistributedDataParallel) else module
+    return module._orig_mod if isinstance(module, OptimizedModule) else module
 
 
 def _indices(names: Sequence[str], device: Any) -> Tensor:

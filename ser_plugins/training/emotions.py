@@ -81,7 +81,9 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
     corpus = run_on_main(recipe.read_corpus)
     check_strategy(recipe.tree, corpus)
     for fold in folds:  # what is wrong with one is told before the audio is prepared
-        check_first_weights(recipe.tree, corpus, fold_parts(corpus, fold, n_folds), fold)
+        parts = fold_parts(corpus, fold, n_folds)
+        check_labels(corpus, parts, fold)
+        check_first_weights(recipe.tree, corpus, parts, fold)
     run_on_main(describe_corpus, [corpus, n_folds, output])
     corpus = run_on_main(prepare_corpus, [recipe, corpus])
     for fold in folds:
@@ -112,6 +114,16 @@ def check_strategy(tree: Mapping[str, Any], corpus: Corpus) -> None:
         )
     if tree["mixup"] is not None and tree["speaker_centred"]:
         raise InputError("mixup mixes speakers, whom speaker_centred tells apart; leave one of them out")
+
+
+def check_labels(corpus: Corpus, parts: Parts, fold: int) -> None:
+    """Stop where an emotion has no utterance to be learnt from."""
+    heard = set(parts["train"]["emotion"])
+    if missing := [label for label in corpus.labels if label not in heard]:
+        raise InputError(
+            f"corpus {corpus.name}, fold {fold}: nobody who is trained on says anything {missing[0]}; leave that "
+            "emotion's utterances out, or add some of other speakers"
+        )
 
 
 def check_first_weights(tree: Mapping[str, Any], corpus: Corpus, parts: Parts, fold: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.transfer import check_features, locate, transfer
 
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
+logger = logging.getLogger(__name__)
 PLACES = ("output_folder", "cache_folder")
 OF_CORPUS = ("labels", "prior")
 Hparams = Mapping[str, Any]
@@ -67,8 +69,13 @@ def train(
     """
     commit()  # of the code that trains, whatever is checked out when it ends
     path = None if source is None else locate(source)
-    if source is not None and path is not None and not Path(source).is_file():  # the file itself is taken as it is
-        check_features(tree, path)
+    if source is not None and path is not None:
+        try:
+            check_features(tree, path)
+        except InputError as error:
+            if not Path(source).is_file():
+                raise
+            logger.warning("%s; the file is given, and taken", error)
     check_hyperparams(tree, folder)
     sb.utils.seed.seed_everything(int(tree["seed"]))
     hparams = configuration.build(tree)

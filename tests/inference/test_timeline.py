@@ -51,6 +51,11 @@ def test_each_window_is_told_as_a_file_of_its_own(model, tmp_path):
         assert row["emotion"] == label
 
 
+def test_the_shortest_window_is_long_enough_at_any_rate(model, tmp_path):
+    noise(tmp_path / "long.wav", 1, 11025)  # of which a tenth of a second is 1102.5 samples
+    assert timeline(model, tmp_path / "long.wav", window=0.1, hop=0.2)["emotion"].isin(LABELS).all()
+
+
 def test_silence_has_no_emotion(write_model, tmp_path):
     model = load(write_model(tmp_path / "model", "s3", vad="silero"), device="cpu")
     spoken = np.concatenate([speak(0, number, "angry", number) for number in range(3)])

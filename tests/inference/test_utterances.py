@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from ser_plugins import load
@@ -119,6 +120,11 @@ def test_names_that_are_no_text_are_kept_readable(model, tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.wav"
     frame = predict(model, [os.fsdecode(path)])
     assert frame["path"][0].endswith("/\ufffd.wav") and "missing" in frame["error"][0]
+    samples = np.random.default_rng(0).normal(scale=0.1, size=8000)
+    soundfile.write(tmp_path / "named.wav", samples, 16000)
+    os.rename(tmp_path / "named.wav", path)
+    frame = predict(model, [os.fsdecode(path)])
+    assert frame["path"][0].endswith("/\ufffd.wav") and frame["error"].isna().all() and frame["seconds"][0] == 0.5
 
 
 def test_random_numbers_of_the_caller_stay(model, clips):

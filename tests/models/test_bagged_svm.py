@@ -87,5 +87,9 @@ def test_what_cannot_be_fitted_is_refused():
     rare = torch.cat([torch.where(labels < 2)[0], torch.where(labels == 2)[0][:1]])
     with pytest.raises(InputError, match="a bootstrap sample lacks a class"):
         BaggedSVMClassifier(3).fit(features[rare], labels[rare], features, labels)
+    two = torch.tensor([0, 0, 0, 1])
+    with pytest.raises(InputError, match="a bootstrap sample lacks a class"):  # all of it of one, for some of the seeds
+        for seed in range(5):
+            BaggedSVMClassifier(2, seed=seed).fit(features[:4], two, features[:4], two)
     with pytest.raises(RuntimeError, match="call fit"):
         BaggedSVMClassifier(3)(features)

@@ -75,6 +75,10 @@ def test_tables_that_cannot_be_divided_or_understood(train, table, tmp_path):
     own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
     with pytest.raises(InputError, match="unknown emotion 'sad'; known: happy"):
         train("s1", tmp_path / "out", **own, emotions="[happy]")
+    first = table["speaker"] == table["speaker"].min()  # the first block's, which fold 1 tests on
+    table.assign(emotion=table["emotion"].mask(first, "zeal")).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(InputError, match="corpus table, fold 1: nobody who is trained on says anything zeal; leave"):
+        train("s1", tmp_path / "out", **own)
     table.assign(speaker="one").to_csv(tmp_path / "own.csv", index=False)
     with pytest.raises(InputError, match=r"1 speaker\(s\), too few for 3 folds"):
         train("s1", tmp_path / "out", **own)

@@ -188,7 +188,7 @@ def test_folds_of_another_division_are_not_mixed_in(runs, train):
     assert (runs("s1").parent / "folds.csv").read_bytes() == before
 
 
-def test_an_encoder_that_is_given_as_a_file_is_taken_as_it_is(runs, train, tmp_path):
+def test_an_encoder_that_is_given_as_a_file_is_taken_as_it_is(runs, train, tmp_path, caplog):
     """However its path is written: with the spectrograms of another normalisation, its folder is refused."""
     folder = runs("s2") / "model"
     with pytest.raises(InputError, match="give the file itself, not its folder"):
@@ -196,6 +196,7 @@ def test_an_encoder_that_is_given_as_a_file_is_taken_as_it_is(runs, train, tmp_p
     file = f"{folder}//{CHECKPOINT}"
     fold = train("s2", tmp_path / "out", pretrained_encoder=file, norm_axis="bin", number_of_epochs=1) / "fold1"
     assert metrics_of(fold)["transferred"]["shape"] == 0
+    assert "was trained with mean_var_norm" in caplog.text and "the file is given, and taken" in caplog.text
 
 
 def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):

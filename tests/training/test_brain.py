@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from ser_plugins import SoftmaxClassifier, TripletLoss
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.batchnorm import MaskedBatchNorm
-from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.brain import EncoderBrain, _inside
 from ser_plugins.training.checkpoints import WholeCheckpointer
 from ser_plugins.training.schedule import steps
 
@@ -297,3 +297,8 @@ def test_mixed_utterances_are_trained_for_both_of_their_labels():
         torch.testing.assert_close(found, torch.nn.functional.cross_entropy(scores, soft))
     assert len(shares) == 3 and min(shares) >= 0.5
     assert torch.equal(brain.compute_forward(batch, sb.Stage.VALID), modules["embedding_model"](batch.signal.data))
+
+
+def test_weights_of_a_compiled_module_have_the_names_that_it_is_loaded_by():
+    layer = torch.nn.Linear(2, 2)
+    assert _inside(torch.compile(layer, backend="eager")) is layer and _inside(layer) is layer
