@@ -9,8 +9,8 @@ from torch.nn import functional
 def pairwise_distances(embeddings: torch.Tensor, squared: bool = False) -> torch.Tensor:
     """Euclidean distances between L2-normalised embeddings.
 
-    The paper writes D without defining it. Its margins (0.1 and 0.15) mean something only on a bounded scale, so
-    embeddings are first normalised, as in FaceNet: distances lie in [0, 2], squared ones in [0, 4].
+    Our copy of the paper lacks the equations that may define D. Its margins (0.1 and 0.15) mean something only on a
+    bounded scale, so embeddings are first normalised, as in FaceNet: distances lie in [0, 2], squared ones in [0, 4].
 
     Half precision is computed in float32, autocast or not; float64 stays. Squares come from matrix products, ten
     times as fast as differences, and in float64, where 2 − 2 x·y keeps all digits that float32 has. Embeddings less

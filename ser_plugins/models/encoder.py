@@ -80,7 +80,7 @@ def centre(embeddings: Tensor, speakers: Tensor) -> Tensor:
 
 
 class SoftmaxClassifier(nn.Module):
-    """One neuron a class: embeddings [B, 1, E] in, log-probabilities [B, 1, C] out.
+    """One neuron a class, over the positive part: embeddings [B, 1, E] in, log-probabilities [B, 1, C] out.
 
     Parameters
     ----------
