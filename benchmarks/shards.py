@@ -8,11 +8,11 @@ and of its worker. What is said of VoxCeleb2 is extrapolated from these; its cli
 keeps more or less than of these voices.
 """
 
+import argparse
 import multiprocessing
 import os
 import resource
 import shutil
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -157,8 +157,10 @@ def training_rows(reading: float) -> list[tuple[str, str]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the trees and the shards go")
+    root = parser.parse_args().folder
     keep_memory()
-    root = Path(sys.argv[1])
     folder, elapsed, _ = packed(root, 1000, 8.0, "silero")
     rows = [*packing_rows(folder, elapsed, 8.0), *memory_rows(root), *training_rows(reading_rate(folder))]
     text = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ser_plugins.audio.spectrogram import Spectrogram
-from ser_plugins.corpora.files import SILENCE
+from ser_plugins.audio.speech import is_silent
 from ser_plugins.errors import InputError
 from ser_plugins.hub.embedding_map import MAP, EmbeddingMap
 from ser_plugins.hub.folder import CONFIG, WEIGHTS
@@ -99,7 +99,7 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
 def analyse(model: UtteranceClassifier, places: EmbeddingMap | None, path: str | Path) -> list[Any]:
     """Hear a sound file: probability of each emotion, spectrogram, emotion over time, and its place among others."""
     speech = model.load_audio(path)
-    if speech.abs().max() < SILENCE:
+    if is_silent(speech.cpu().numpy()):
         raise InputError("the clip is silent; record it again")
     embedding = embed_speech(model, [speech])
     labels, classes = choose_labels(model, None)

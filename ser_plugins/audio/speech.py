@@ -29,6 +29,7 @@ NEAR = 1e-3  # sixty times the most that a probability of Silero differed by bes
 TOGETHER = 32  # clips in which speech is found at once; more are no faster
 WEBRTC_FRAME = 480  # 30 ms, the longest that it takes
 MIN_SECONDS = 0.1
+SILENCE = 1e-4  # peak: a lossy copy of silence is not exactly zero
 AAC_SUFFIXES = (".m4a", ".aac", ".mp4")  # libsndfile does not read AAC
 LFS_POINTER = b"version https://git-lfs"
 HEARING = threading.RLock()  # Silero's one network keeps a state from frame to frame
@@ -175,6 +176,11 @@ class SpeechNormalizer:
     def settings(self) -> dict[str, str | int]:
         """All that the result depends on besides the signal."""
         return {"sample_rate": self.sample_rate, "vad": "none" if self.vad == "none" else _release(VADS[self.vad][0])}
+
+
+def is_silent(samples: Samples) -> bool:
+    """True where there is nothing to be heard in some samples; no samples at all are another fault."""
+    return len(samples) > 0 and bool(abs(samples).max() < SILENCE)
 
 
 def join(signal: Tensor, segments: Segments) -> Tensor:

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ser_plugins.audio.speech import MIN_SECONDS, load_audio
+from ser_plugins.audio.speech import MIN_SECONDS, is_silent, load_audio
 from ser_plugins.errors import InputError
 
-SILENCE = 1e-4  # peak: a lossy copy of silence is not exactly zero
 Faults = list[tuple[str, str]]
 
 
@@ -108,7 +107,7 @@ def listen(path: Path) -> str:
         return f"unreadable: {path} is shorter than {MIN_SECONDS} s; copy it again, or leave it out"
     if not np.isfinite(samples).all():
         return f"unreadable: {path} holds NaN or infinity; copy it again"
-    return "silent" if abs(samples).max() < SILENCE else ""
+    return "silent" if is_silent(samples) else ""
 
 
 def check_utterances(

@@ -14,21 +14,14 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ser_plugins.hub.description import KEYS
 from ser_plugins.hub.folder import CONFIG
-from ser_plugins.hub.history import (
-    OWN_SPEAKERS,
-    RANDOM,
-    History,
-    Metrics,
-    history,
-    hyperparameter,
-    metrics_beside,
-)
+from ser_plugins.hub.history import OWN_SPEAKERS, RANDOM, History, history, hyperparameter
 from ser_plugins.hub.loading import read_config
 from ser_plugins.report.results import read_runs
 from ser_plugins.report.tables import MEASURES
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FIGURE = "confusion.png"
+Metrics = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,10 +83,11 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         Branch that it will be on.
     """
     folder = folder.resolve()
-    config, metrics = read_config(folder / CONFIG), read_metrics(folder)
-    speakers = "eer" in metrics if metrics else folder.name == "encoder"
-    past = history(folder) if metrics else History([], "", folder)
+    config = read_config(folder / CONFIG)
+    past = history_of(folder, config["labels"])
     runs, start = [run.metrics for run in past.runs], beginning(past)
+    metrics = runs[0] if runs else None
+    speakers = "eer" in metrics if metrics else folder.name == "encoder"
     known, sources = data_sources(runs, start)
     identifier, licence = licence_of(known, complete=len(known) == len(sources))
     results = emotion_results(folder, metrics, runs, start) if metrics and not speakers else {}
@@ -164,12 +158,12 @@ def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], sta
     }
 
 
-def read_metrics(folder: Path) -> Metrics | None:
-    """Read ``metrics.json`` of the run that a model lies in; None where there is none, or it is of another model."""
-    metrics = metrics_beside(folder)
-    labels = read_config(folder / CONFIG)["labels"]
-    of_it = metrics and (metrics["labels"] == labels if "labels" in metrics else metrics["speakers"] == len(labels))
-    return metrics if of_it else None
+def history_of(folder: Path, labels: Sequence[Any]) -> History:
+    """Follow a model of some labels back; nothing is known where the run that it lies in left another."""
+    past = history(folder)
+    last = past.runs[0].metrics if past.runs else {}
+    same = last.get("labels", labels) == labels and last.get("speakers", len(labels)) == len(labels)
+    return past if same else History([], "", folder)
 
 
 def beginning(known: History) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ser_plugins import configuration
 from ser_plugins.hub.folder import HYPERPARAMS
-from ser_plugins.report.results import Run
+from ser_plugins.report.results import METRICS, Run, read_metrics
 
-METRICS = "metrics.json"
 RANDOM, OWN_SPEAKERS = "none", "speakers of the training part"
-Metrics = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,10 +44,11 @@ def history(folder: Path) -> History:
     runs: list[Run] = []
     start = ""
     seen: set[Path] = set()  # another folder may have the name that a run's first weights had
-    while folder.resolve() not in seen and (metrics := metrics_beside(folder)) is not None:
+    while folder.resolve() not in seen and ((run := folder.resolve().parent) / METRICS).is_file():
         seen.add(folder.resolve())
-        runs.append(Run(folder.resolve().parent, metrics))
-        start = metrics.get("pretrained_encoder") or hyperparameter(runs[-1].folder, "pretrained_encoder") or RANDOM
+        metrics = read_metrics(run)
+        runs.append(Run(run, metrics))
+        start = metrics.get("pretrained_encoder") or hyperparameter(run, "pretrained_encoder") or RANDOM
         found = None if start in {RANDOM, OWN_SPEAKERS} else _find(start, folder)
         if found is None:
             break
@@ -64,12 +61,6 @@ def _find(start: str, folder: Path) -> Path | None:
     places = [*folder.absolute().parent.parents, *folder.resolve().parent.parents, Path.cwd()]
     found = next((place / start for place in places if (place / start).exists()), None)
     return found.parent if found is not None and found.is_file() else found  # a file is the weights themselves
-
-
-def metrics_beside(folder: Path) -> Metrics | None:
-    """Read ``metrics.json`` of the run that a model folder lies in, if there is one."""
-    file = folder.resolve().parent / METRICS
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
 def hyperparameter(run: Path, name: str) -> Any:

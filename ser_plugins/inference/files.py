@@ -13,8 +13,8 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ser_plugins.audio.speech import AAC_SUFFIXES, Samples, SpeechNormalizer, join, load_audio
-from ser_plugins.corpora.files import SILENCE, walk
+from ser_plugins.audio.speech import AAC_SUFFIXES, Samples, SpeechNormalizer, is_silent, join, load_audio
+from ser_plugins.corpora.files import walk
 from ser_plugins.errors import InputError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".w64", *AAC_SUFFIXES)
@@ -149,7 +149,7 @@ def read_together(paths: Sequence[str], normalizer: SpeechNormalizer) -> list[Cl
             seconds = len(samples) / rate
             if seconds > MAX_SECONDS:
                 raise InputError(f"{seconds:.0f} s of audio is too long for one utterance; give --timeline, or cut it")
-            if len(samples) and abs(samples).max() < SILENCE:
+            if is_silent(samples):
                 raise InputError("it is silent; record it again")
             signals[len(clips)] = normalizer.convert(torch.from_numpy(samples), rate)
             clips.append(Clip(seconds, None, None))

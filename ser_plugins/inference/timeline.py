@@ -15,8 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, Samples, join, stream_audio
-from ser_plugins.corpora.files import SILENCE
+from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, Samples, is_silent, join, stream_audio
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import choose_labels, classify, embed_speech
 from ser_plugins.inference.files import readable
@@ -101,8 +100,11 @@ def find_speech(
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     found = zip(signals, pieces, normalizer.find_speech(signals), strict=True)
-    heard = [(signal, segments, abs(piece.samples).max() >= SILENCE) for signal, piece, segments in found]
-    return {row: join(signal, segments) for row, (signal, segments, loud) in enumerate(heard) if segments and loud}
+    return {
+        row: join(signal, segments)
+        for row, (signal, piece, segments) in enumerate(found)
+        if segments and not is_silent(piece.samples)
+    }
 
 
 def timeline(

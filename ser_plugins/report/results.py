@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ser_plugins.errors import InputError
 
+METRICS = "metrics.json"
 FOLD = re.compile(r"fold\d+")  # a copy beside it, as fold1_old, is none
 PREDICTIONS = ["id", "speaker", "emotion", "predicted"]
-DAMAGED = "cannot be read; delete its folder, and train that fold anew"
+DAMAGED = "cannot be read; delete its folder, and train anew"
 # What a sweep trained lies in sweeps/<key>/<value>/: SpeechBrain's command line takes no path with an equals sign.
 NUMBER = r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?"
 SETTING = re.compile(rf"/sweeps/(\w+)/({NUMBER})/")
@@ -152,16 +153,18 @@ def read_experiments(results: Path) -> list[Experiment]:
 
 def read_runs(folder: Path) -> tuple[Run, ...]:
     """Read the finished folds of an experiment, in order."""
-    runs = [Run(fold, _metrics(fold / "metrics.json")) for fold in finished_folds(folder)]
+    runs = [Run(fold, read_metrics(fold)) for fold in finished_folds(folder)]
     return tuple(sorted(runs, key=lambda run: run.fold))
 
 
 def finished_folds(folder: Path, where: str = "fold*") -> list[Path]:
     """List the folders of the finished folds below one."""
-    return [file.parent for file in folder.glob(f"{where}/metrics.json") if FOLD.fullmatch(file.parent.name)]
+    return [file.parent for file in folder.glob(f"{where}/{METRICS}") if FOLD.fullmatch(file.parent.name)]
 
 
-def _metrics(file: Path) -> Mapping[str, Any]:
+def read_metrics(run: Path) -> Mapping[str, Any]:
+    """Read what a finished run tells of itself."""
+    file = run / METRICS
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -36,7 +35,7 @@ from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset, with_voices
 from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
-from ser_plugins.training.fit import Hparams, check_hyperparams, run_facts, train
+from ser_plugins.training.fit import Hparams, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.transfer import CHECKPOINT, check_unheard, locate
 
@@ -48,7 +47,7 @@ REFERENCES = 16  # training utterances of a class whose centroid stands for it i
 def run(recipe: Recipe) -> Path:
     """Train and evaluate what is missing; return the folder of the results."""
     output = recipe.output_folder()
-    missing = [fold for fold in recipe.folds() if not is_finished(recipe.tree, output, fold)]
+    missing = missing_folds(recipe, output)
     if not missing:
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
     with disk_full_told(output, recipe.tree["cache_folder"]):
@@ -58,19 +57,9 @@ def run(recipe: Recipe) -> Path:
     return output
 
 
-def is_finished(tree: Mapping[str, Any], output: Path, fold: int) -> bool:
-    """True where nothing is left to do for a fold.
-
-    Raises
-    ------
-    InputError
-        If it was done with other hyper-parameters.
-    """
-    folder = output / f"fold{fold}"
-    if not (folder / "metrics.json").is_file():
-        return False
-    check_hyperparams({**tree, "fold": fold}, folder, finished=True)
-    return True
+def missing_folds(recipe: Recipe, output: Path) -> list[int]:
+    """List the folds that a run is asked for and that are not finished."""
+    return [fold for fold in recipe.folds() if not is_finished({**recipe.tree, "fold": fold}, output / f"fold{fold}")]
 
 
 def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
@@ -81,9 +70,7 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
     corpus = run_on_main(recipe.read_corpus)
     check_strategy(recipe.tree, corpus)
     for fold in folds:  # what is wrong with one is told before the audio is prepared
-        parts = fold_parts(corpus, fold, n_folds)
-        check_labels(corpus, parts, fold)
-        check_first_weights(recipe.tree, corpus, parts, fold)
+        check_fold(recipe.tree, corpus, fold)
     run_on_main(describe_corpus, [corpus, n_folds, output])
     corpus = run_on_main(prepare_corpus, [recipe, corpus])
     for fold in folds:
@@ -116,18 +103,15 @@ def check_strategy(tree: Mapping[str, Any], corpus: Corpus) -> None:
         raise InputError("mixup mixes speakers, whom speaker_centred tells apart; leave one of them out")
 
 
-def check_labels(corpus: Corpus, parts: Parts, fold: int) -> None:
-    """Stop where an emotion has no utterance to be learnt from."""
+def check_fold(tree: Mapping[str, Any], corpus: Corpus, fold: int) -> None:
+    """Stop where an emotion has no utterance to be learnt from, or the first weights know what is held out."""
+    parts = fold_parts(corpus, fold, tree["n_folds"])
     heard = set(parts["train"]["emotion"])
     if missing := [label for label in corpus.labels if label not in heard]:
         raise InputError(
             f"corpus {corpus.name}, fold {fold}: nobody who is trained on says anything {missing[0]}; leave that "
             "emotion's utterances out, or add some of other speakers"
         )
-
-
-def check_first_weights(tree: Mapping[str, Any], corpus: Corpus, parts: Parts, fold: int) -> None:
-    """Stop where the encoder that is given for a fold is none, or knows the fold's validation or test part."""
     if (source := given_encoder(tree, fold)) is not None:
         held_out = pd.concat([parts["valid"], parts["test"]])[["id", "speaker"]]
         check_unheard(locate(source), held_out if corpus.corpora else f"{corpus.name}-" + held_out)
@@ -209,8 +193,7 @@ def finish_fold(
     comment = f"# {name}, seed {tree['seed']}\n"
     save_model_folder(folder / "model", comment + yaml, brain.modules.embedding_model, classifier, labels)
     EmbeddingMap.fit(trained.squeeze(1).numpy(), parts["train"]["emotion"]).save(folder / "model")
-    atomic_write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    shutil.rmtree(folder / "save", ignore_errors=True)
+    finish(folder, metrics)
     logger.info("%s; %s", title, folder)
     for one, measured in metrics.get("corpora", {}).items():
         logger.info("of it %s: %.1f %%", one, 100 * measured["accuracy"])

@@ -14,9 +14,8 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ser_plugins import configuration
-from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.training.emotions import check_first_weights, check_strategy, is_finished, prepare_corpus
+from ser_plugins.training.emotions import check_fold, check_strategy, missing_folds, prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 
@@ -68,8 +67,7 @@ def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], resul
         recipe = Recipe.from_arguments([str(file), "--fold", folds, *arguments])
         folder = recipe.standard_folder(results)
         words = [str(file), "--output_folder", str(folder), *arguments]
-        missing = [fold for fold in recipe.folds() if not is_finished(recipe.tree, folder, fold)]
-        jobs += [Job([*words, "--fold", str(fold)], folder, fold) for fold in missing]
+        jobs += [Job([*words, "--fold", str(fold)], folder, fold) for fold in missing_folds(recipe, folder)]
     return jobs
 
 
@@ -90,7 +88,7 @@ def make_ready(jobs: Iterable[Job]) -> None:
             corpora[key] = recipe, recipe.read_corpus()
         corpus = corpora[key][1]
         check_strategy(recipe.tree, corpus)
-        check_first_weights(recipe.tree, corpus, fold_parts(corpus, job.fold, recipe.tree["n_folds"]), job.fold)
+        check_fold(recipe.tree, corpus, job.fold)
     for recipe, corpus in corpora.values():
         prepare_corpus(recipe, corpus)
 

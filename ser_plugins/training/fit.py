@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +25,7 @@ from ser_plugins.audio.handmade import keep_features
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 from ser_plugins.hub.folder import HYPERPARAMS
+from ser_plugins.report.results import METRICS
 from ser_plugins.training.brain import EncoderBrain, learns
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.transfer import check_features, locate, transfer
@@ -99,7 +102,8 @@ def train(
     best = WholeCheckpointer(folder / "save", brain.settle()).recover_if_possible(**keys)
     ddp_barrier()  # whoever calls may delete the checkpoints: all processes have to have read theirs
     if best is None:
-        raise InputError(f"{folder}: no epoch was trained; give --number_of_epochs 1 or more")
+        remedy = "--debug_persistently, too" if brain.debug else "--number_of_epochs 1 or more"
+        raise InputError(f"{folder}: no epoch was kept; give {remedy}")
     brain.best = best.meta
     return brain, report
 
@@ -120,6 +124,26 @@ def check_hyperparams(tree: configuration.Tree, folder: Path, finished: bool = F
                 f"{folder} was begun with other hyper-parameters ({key} is another); delete it or give another "
                 "--output_folder"
             )
+
+
+def is_finished(tree: configuration.Tree, folder: Path) -> bool:
+    """True where a folder holds the whole of a run.
+
+    Raises
+    ------
+    InputError
+        If it was one of other hyper-parameters.
+    """
+    if not (folder / METRICS).is_file():
+        return False
+    check_hyperparams(tree, folder, finished=True)
+    return True
+
+
+def finish(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json``, which means that all else is there, and drop the checkpoints."""
+    atomic_write(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+    shutil.rmtree(folder / "save", ignore_errors=True)
 
 
 def run_facts(brain: EncoderBrain) -> dict[str, Any]:

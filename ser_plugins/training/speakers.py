@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,11 @@ from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
 from ser_plugins.errors import InputError, disk_full_told
-from ser_plugins.files import atomic_write
 from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.report.figures import curve_figure
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.evaluation import equal_error_rate
-from ser_plugins.training.fit import Hparams, check_hyperparams, run_facts, train
+from ser_plugins.training.fit import Hparams, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
 
@@ -63,8 +60,7 @@ def trial_error(brain: EncoderBrain, shards: ShardFolder) -> float:
 def pretrain(recipe: Recipe) -> Path:
     """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
     output = recipe.output_folder()
-    if (output / "metrics.json").is_file():
-        check_hyperparams(recipe.tree, output, finished=True)
+    if is_finished(recipe.tree, output):
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
         return output
     with disk_full_told(output, recipe.tree["cache_folder"]):
@@ -72,7 +68,7 @@ def pretrain(recipe: Recipe) -> Path:
         tree = {**recipe.tree, "labels": shards.speakers}
         source = tree["pretrained_encoder"]
         brain, _ = train(tree, recipe.options, output, source, SpeakerBrain, partial(make_loaders, shards=shards))
-        run_on_main(finish, [recipe, tree, shards, brain, output])
+        run_on_main(export, [recipe, tree, shards, brain, output])
     return output
 
 
@@ -122,8 +118,8 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, shards: ShardFolder) -> 
     return brain.train_batches, utterance_loader(shards.part("valid"), speakers)
 
 
-def finish(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain: EncoderBrain, output: Path) -> None:
-    """Export the encoder; ``metrics.json`` is written last, and means that all else is there."""
+def export(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain: EncoderBrain, output: Path) -> None:
+    """Leave the encoder, the curve and what was measured."""
     synthetic = shards.index["synthetic"]
     name = f"speaker identification, {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
     metrics = {
@@ -147,6 +143,5 @@ def finish(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain:
     )
     modules = brain.modules
     save_model_folder(output / "encoder", yaml, modules.embedding_model, modules.classifier, shards.speakers)
-    atomic_write(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    shutil.rmtree(output / "save", ignore_errors=True)
+    finish(output, metrics)
     logger.info("%s; %s", title, output / "encoder")

@@ -159,8 +159,9 @@ def _heard(run: Run, held_out: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _text(section: Any) -> str:
-    """Write a section of a YAML without its comments."""
-    return f"{section.tag.value} {dict(section) if isinstance(section, Mapping) else ''}".strip()
+    """Write a section of a YAML: its tag, and what it is for."""
+    value = configuration.plain(section)
+    return " ".join(map(str, value)).strip() if isinstance(value, tuple) else str(value)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

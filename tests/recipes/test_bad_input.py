@@ -10,6 +10,8 @@ import soundfile
 import torch
 
 from ser_plugins.errors import InputError
+from ser_plugins.training.emotions import run
+from ser_plugins.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +35,7 @@ ROOT = Path(__file__).parents[2]
         ({"vad": "sillero"}, r"vad must be one of silero"),
         ({"mixup": 0.2, "speaker_centred": "true"}, r"mixup mixes speakers, .*; leave one of them out"),
         ({"channels": "[4, 8]"}, r"cannot be built|channels"),
-        ({"number_of_epochs": 0}, r"no epoch was trained; give --number_of_epochs 1"),
+        ({"number_of_epochs": 0}, r"no epoch was kept; give --number_of_epochs 1"),
     ],
 )
 def test_wrong_arguments(train, tmp_path, changes, says):
@@ -42,6 +44,13 @@ def test_wrong_arguments(train, tmp_path, changes, says):
         train("s1", tmp_path / "out", **changes)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path):
+    words = arguments("s1", tmp_path / "out", fold=1)
+    with pytest.raises(InputError, match=r"no epoch was kept; give --debug_persistently, too"):
+        run(Recipe.from_arguments([*words, "--debug"]))
+    assert (run(Recipe.from_arguments([*words, "--debug", "--debug_persistently"])) / "fold1" / "metrics.json").is_file()
 
 
 def test_real_corpus_without_an_encoder(train, table, tmp_path):

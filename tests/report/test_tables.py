@@ -80,5 +80,5 @@ def test_a_damaged_fold_is_named(tmp_path, name):
     (tmp_path / "fold1" / "predictions.csv").write_text("id,speaker,emotion,predicted\n1,2,3,4\n")
     assert read_runs(tmp_path)[0].predictions().to_numpy().tolist() == [["1", "2", "3", "4"]]
     (tmp_path / "fold1" / name).write_text("")
-    with pytest.raises(InputError, match=rf"fold1.{name} cannot be read; delete its folder, and train that fold anew"):
+    with pytest.raises(InputError, match=rf"fold1.{name} cannot be read; delete its folder, and train anew"):
         read_runs(tmp_path)[0].predictions()

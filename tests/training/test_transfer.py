@@ -266,3 +266,10 @@ def test_a_folder_of_the_name_of_the_first_weights_is_not_taken_for_them(tmp_pat
 
 def test_of_an_encoder_without_its_run_nothing_is_known(save):
     check_unheard(Path(save({})), utterances("one-1"))
+
+
+def test_a_run_that_cannot_be_read_is_named(chain):
+    damaged = chain.parents[3] / "one" / "fold2" / "metrics.json"
+    damaged.write_text('{"corpus": ')
+    with pytest.raises(InputError, match=r"one/fold2/metrics.json cannot be read; delete its folder, and train anew"):
+        check_unheard(chain, utterances("two-3"))
