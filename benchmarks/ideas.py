@@ -23,7 +23,7 @@ from speed.harness import command
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.emotions import check_first_weights, encoder_source, make_loaders, prepare_corpus
+from ser_plugins.training.emotions import check_fold, encoder_source, make_loaders, prepare_corpus
 from ser_plugins.training.fit import commit, train
 from ser_plugins.training.recipe import Recipe
 
@@ -103,9 +103,9 @@ def recipe_of(idea: str, arguments: list[str]) -> Recipe:
 
 def valid_accuracies(recipe: Recipe, fold: int) -> tuple[float, float]:
     """Train on a fold; validation accuracy of the best epoch, and of the last, which no luck has chosen."""
-    corpus = prepare_corpus(recipe, recipe.read_corpus())
-    parts = fold_parts(corpus, fold)
-    check_first_weights(recipe.tree, corpus, parts, fold)
+    corpus = recipe.read_corpus()
+    check_fold(recipe.tree, corpus, fold)
+    parts = fold_parts(prepare_corpus(recipe, corpus), fold)
     del parts["test"]
     tree = {**recipe.tree, "labels": list(corpus.labels), "fold": fold}
     with tempfile.TemporaryDirectory() as folder:

@@ -50,7 +50,8 @@ def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path):
     words = arguments("s1", tmp_path / "out", fold=1)
     with pytest.raises(InputError, match=r"no epoch was kept; give --debug_persistently, too"):
         run(Recipe.from_arguments([*words, "--debug"]))
-    assert (run(Recipe.from_arguments([*words, "--debug", "--debug_persistently"])) / "fold1" / "metrics.json").is_file()
+    kept = run(Recipe.from_arguments([*words, "--debug", "--debug_persistently"]))
+    assert (kept / "fold1" / "metrics.json").is_file()
 
 
 def test_real_corpus_without_an_encoder(train, table, tmp_path):
