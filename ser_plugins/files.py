@@ -58,7 +58,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner alone; others may read a result
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({error.strerror}); give another name") from error
     finally:
         with suppress(FileNotFoundError):
             part.unlink()

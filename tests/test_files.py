@@ -48,6 +48,13 @@ def test_permissions_follow_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == 0o640
 
 
+def test_a_folder_is_not_written_over(tmp_path):
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*model.onnx \(.*\); give another name"):
+        atomic_write(tmp_path / "model.onnx", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="give another folder"):

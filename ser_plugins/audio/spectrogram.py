@@ -182,7 +182,7 @@ class SpectrogramNorm(nn.Module):
         variance = self._sum(centred.square()) / count
         if self.axis == "speaker":  # one deviation for all bins, each of as many frames
             variance = variance.mean(2, keepdim=True)
-        return centred / (variance.sqrt() + 1e-5)
+        return centred / (variance.clamp(min=1e-20).sqrt() + 1e-5)  # the root has no slope at 0
 
     def _sum(self, x: Tensor) -> Tensor:
         for dim in reversed(self.DIMS[self.axis]):  # one after the other: onnxruntime loses digits in long sums

@@ -179,7 +179,7 @@ class SpeechNormalizer:
 
 
 def is_silent(samples: Samples) -> bool:
-    """True where there is nothing to be heard in some samples; no samples at all are another fault."""
+    """True where there is nothing to be heard in samples [T] of one channel; no samples at all are another fault."""
     return len(samples) > 0 and bool(abs(samples).max() < SILENCE)
 
 

@@ -107,7 +107,7 @@ def listen(path: Path) -> str:
         return f"unreadable: {path} is shorter than {MIN_SECONDS} s; copy it again, or leave it out"
     if not np.isfinite(samples).all():
         return f"unreadable: {path} holds NaN or infinity; copy it again"
-    return "silent" if is_silent(samples) else ""
+    return "silent" if is_silent(samples.mean(1)) else ""
 
 
 def check_utterances(

@@ -44,7 +44,11 @@ def blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
 
 
 def _own_blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
-    pairs = corpus.table[["speaker", "fold"]].drop_duplicates()
+    table = corpus.table[["speaker"]].assign(fold=pd.to_numeric(corpus.table["fold"], errors="coerce"))
+    unnumbered = table["speaker"][table["fold"].isna()]
+    if not unnumbered.empty:
+        raise InputError(f"corpus {corpus.name}: speaker {unnumbered.iloc[0]} has no number as fold; fill it in")
+    pairs = table.drop_duplicates()
     twice = pairs["speaker"][pairs["speaker"].duplicated()]
     if not twice.empty:
         raise InputError(f"corpus {corpus.name}: speaker {twice.iloc[0]} is in two folds; keep each speaker in one")

@@ -11,6 +11,7 @@ import pandas as pd
 from ser_plugins.errors import InputError
 
 COLUMNS = ["id", "path", "emotion", "speaker", "fault"]
+TAKEN = {"id", "corpus", "speaker", "emotion", "predicted"}  # columns of predictions.csv, beside one a label
 
 
 def no_faults() -> pd.DataFrame:
@@ -59,6 +60,8 @@ class Corpus:
         doubled = self.table["id"][self.table["id"].duplicated()]
         if not doubled.empty:
             raise InputError(f"corpus {self.name}: id {doubled.iloc[0]!r} stands twice; ids must be unique")
+        if taken := [label for label in self.labels if label in TAKEN or " => " in label]:
+            raise InputError(f"corpus {self.name}: emotion {taken[0]!r} has a name that results need; rename it")
         unknown = sorted(set(self.table["emotion"]) - set(self.labels))
         if unknown:
             raise InputError(f"corpus {self.name}: unknown emotion {unknown[0]!r}; known: {', '.join(self.labels)}")

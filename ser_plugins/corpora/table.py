@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ser_plugins.corpora.files import check_utterances
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.manifest import COLUMNS, Corpus
 from ser_plugins.errors import InputError
 
 NEEDED = ["path", "emotion", "speaker"]
@@ -38,11 +38,14 @@ class Table:
         """Read and check the corpus."""
         if self.file is None:
             raise InputError("corpus table needs --data_folder: a .csv or .parquet file")
+        if isinstance(self.labels, str):
+            raise InputError(f"--emotions {self.labels}: give a list, as [happy, sad]")
         file = Path(self.file)
         table = _read(file)
         absent = [column for column in NEEDED if column not in table.columns]
         if absent:
-            raise InputError(f"{file} lacks the column(s) {', '.join(absent)}; it needs {', '.join(NEEDED)}")
+            there = ", ".join(map(str, table.columns))
+            raise InputError(f"{file} lacks the column(s) {', '.join(absent)}; name them so: it has {there}")
         named = [column for column in ["id", *NEEDED] if column in table.columns]
         empty = table[named].isna()
         if empty.to_numpy().any():
@@ -50,18 +53,21 @@ class Table:
             raise InputError(f"{file}: row {row + 1} lacks {named[column]}; fill it in")
         table = table.assign(**{column: table[column].astype(str) for column in NEEDED})
         table["path"] = [str(file.parent / path) for path in table["path"]]
-        table["id"] = (
-            table["id"] if "id" in table.columns else table["path"].map(lambda path: Path(path).stem)
-        ).astype(str)
-        labels = tuple(self.labels or sorted(set(table["emotion"])))
-        table = table.assign(fault="")
+        if "id" not in table.columns:
+            table["id"] = [Path(path).stem for path in table["path"]]
+            if not (doubled := table["id"][table["id"].duplicated()]).empty:
+                raise InputError(f"{file}: two files are named {doubled.iloc[0]}; add a column id, unique to each")
+        table["id"] = table["id"].astype(str)
+        labels = tuple(map(str, self.labels or sorted(set(table["emotion"]))))
+        # Of other columns nothing is asked, and some names mean something in a training.
+        table = table[[column for column in [*COLUMNS, "fold"] if column in table.columns]].assign(fault="")
         table, faults = check_utterances("table", table, [], {}, False, self.exclude_faults)
         return Corpus("table", labels, table, faults)
 
 
 def _read(file: Path) -> pd.DataFrame:
     try:
-        if file.suffix == ".parquet":
+        if file.suffix.lower() == ".parquet":
             return pd.read_parquet(file)
         # Speakers and ids such as 007 are names, not numbers; NA and None are names, too.
         names = dict.fromkeys(["id", *NEEDED], str)

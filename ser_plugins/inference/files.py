@@ -71,6 +71,8 @@ def _expand(path: str) -> list[str]:
         return below
     if glob.has_magic(path) and not os.path.exists(path):
         matches = sorted(glob.glob(path, recursive=True))
+        if not matches and not set("*?") & set(path):
+            return [path]  # names have brackets, too: a file that is missing is told of it alone
         if not matches:
             raise InputError(f"no file matches {path}; give another pattern")
         return [file for match in matches for file in _expand(match)]
@@ -149,7 +151,7 @@ def read_together(paths: Sequence[str], normalizer: SpeechNormalizer) -> list[Cl
             seconds = len(samples) / rate
             if seconds > MAX_SECONDS:
                 raise InputError(f"{seconds:.0f} s of audio is too long for one utterance; give --timeline, or cut it")
-            if is_silent(samples):
+            if is_silent(samples.mean(1)):
                 raise InputError("it is silent; record it again")
             signals[len(clips)] = normalizer.convert(torch.from_numpy(samples), rate)
             clips.append(Clip(seconds, None, None))

@@ -119,7 +119,8 @@ def _places(
     labels: Sequence[str], known: Mapping[str, Place], given: Mapping[str, Place] | None, name: str, example: str
 ) -> list[Place]:
     """Look up the place of each label, a given one before a known one."""
-    given = given or {}
+    labels = list(map(str, labels))
+    given = {str(label): place for label, place in (given or {}).items()}  # YAML takes some for numbers
     strangers = [label for label in given if label not in labels]
     if strangers:
         raise InputError(f"{name}: places {strangers[0]!r}, which is not a label; labels: {', '.join(labels)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -65,7 +66,7 @@ class MaskedBatchNorm(_NormBase):
         # Detached, for torch.compile takes these for differentiable, and the running averages with them.
         self._update(mean.detach().flatten(), (var.detach() * count / (count - 1).clamp(min=1)).flatten())
         if not self.affine:
-            return normal.to(x.dtype)  # type: ignore[no-any-return]
+            return normal.to(x.dtype, copy=True)  # type: ignore[no-any-return]  # the gradient needs this one
         # In place, and the bias is small until then: what comes out has the memory format of x.
         scaled: Tensor = normal * self.weight.view(shape)
         return scaled.add_(self.bias.view(shape) * valid).to(x.dtype)
@@ -74,8 +75,8 @@ class MaskedBatchNorm(_NormBase):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self._rate())
-        self.running_var.lerp_(var, self._rate())
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self._rate())
+        self.running_var.lerp_(var.to(self.running_var.dtype), self._rate())
 
     def _rate(self) -> float:
         if self.momentum is not None:
@@ -98,12 +99,13 @@ class _Normalize(torch.autograd.Function):
         x.sub_(mean * valid)
         var = total(torch.linalg.vector_norm(x, dim=dims, keepdim=True).square()) / count
         scale = torch.rsqrt(var + eps)
-        normal = x.mul_(scale)
+        normal = x.mul_(scale).detach()  # torch.compile loses the gradient of what was changed in place
         ctx.save_for_backward(normal, valid, count, scale)
         ctx.mark_non_differentiable(mean, var)
         return normal, mean, var
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
         normal, valid, count, scale = ctx.saved_tensors
         dims = (0, *range(2, normal.dim()))

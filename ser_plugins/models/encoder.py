@@ -55,7 +55,8 @@ class UtteranceEncoder(nn.Module):
         training does. Where they are not given it takes ``speaker``, and of a stranger what all have in common.
         """
         descriptors, lengths = self.backbone(feats, lengths)
-        embedding: Tensor = self.norm(self.embedding(self.pooling(descriptors, lengths)))
+        pooled = self.pooling(descriptors, lengths).to(self.embedding.weight.dtype)
+        embedding: Tensor = self.norm(self.embedding(pooled))
         if self.speaker_centred:
             embedding = embedding - self.norm.bias
             if speakers is not None:
@@ -140,12 +141,12 @@ class MarginClassifier(nn.Module):
         self.margin = AdditiveAngularMargin(margin, scale)
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Classify ``embeddings`` [B, 1, E], in float32; ``labels`` [B] ask for the margin."""
+        """Classify ``embeddings`` [B, 1, E], in float32 or finer; ``labels`` [B] or [B, 1] ask for the margin."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosines = functional.linear(
-                functional.normalize(embeddings.float(), dim=-1), functional.normalize(self.weight)
-            )
+            directions = functional.normalize(embeddings.to(wide), dim=-1)
+            cosines = functional.linear(directions, functional.normalize(self.weight.to(wide)))
             if labels is None:
                 return torch.log_softmax(self.scale * cosines, dim=-1)
-            right = functional.one_hot(labels, len(self.weight)).unsqueeze(1)
+            right = functional.one_hot(labels.flatten(), len(self.weight)).view_as(cosines)
             return torch.log_softmax(self.margin(cosines, right), dim=-1)

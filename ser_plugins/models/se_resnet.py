@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_plugins.errors import InputError
 from ser_plugins.lengths import count_frames, frame_mask, relative_lengths
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
@@ -33,7 +34,7 @@ def to_image(feats: Tensor, lengths: Tensor | None, n_bins: int) -> tuple[Tensor
         Whether an utterance has fewer frames than the batch.
     """
     if feats.dim() != 3 or feats.shape[2] != n_bins:
-        raise ValueError(f"features must be [batch, frames, {n_bins}], got shape {tuple(feats.shape)}")
+        raise InputError(f"features must be [batch, frames, {n_bins}], as n_bins says, not {list(feats.shape)}")
     frames = count_frames(feats, lengths)
     # What is exported masks always: it cannot choose by a value.
     padded = torch.compiler.is_exporting() or bool((frames < feats.shape[1]).any())

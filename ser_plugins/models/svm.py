@@ -115,7 +115,9 @@ class SupportVectorMachine(nn.Module):
             )
         with torch.autocast(embeddings.device.type, enabled=False):
             flat = embeddings.double().flatten(end_dim=-2)
-            kernel = (-self.gamma.double() * torch.cdist(flat, self.support_vectors.double()).square()).exp()
+            # By matrix products however few there are: ONNX has no other form.
+            distances = torch.cdist(flat, self.support_vectors.double(), compute_mode="use_mm_for_euclid_dist")
+            kernel = (-self.gamma.double() * distances.square()).exp()
             decisions = kernel @ self.pair_coefficients.double() + self.pair_intercepts.double()
             return decisions.reshape(*embeddings.shape[:-1], decisions.shape[-1])
 

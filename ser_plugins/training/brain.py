@@ -58,16 +58,17 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def embed(self, batch: Any, augmented: bool = False) -> Tensor:
         """Embed the signals of a batch, [B, 1, E]."""
         wavs, lengths = batch.signal
+        voices = (batch.voice.data,) if hasattr(batch, "voice") else ()
         if augmented and self.hparams.wav_augment is not None:
             wavs, lengths = self.hparams.wav_augment(wavs, lengths)
-        voices = (batch.voice.data,) if hasattr(batch, "voice") else ()
+            voices = tuple(map(self.hparams.wav_augment.replicate_labels, voices))
         feats = self.modules.mean_var_norm(self.modules.compute_features(wavs), lengths, *voices)
         if augmented and self.hparams.feat_augment is not None:
             feats, lengths = self.hparams.feat_augment(feats, lengths)
-        if augmented and self.hparams.mixup is not None:
+        if augmented and self.hparams.mixup:
             feats = self._mix(feats)
         # In training a batch holds enough of each speaker; elsewhere embed_all knows all that they say.
-        told = (_indices(batch.speaker, self.device),) if self.centred and self.modules.training else ()
+        told = (self._augmented(_indices(batch.speaker, self.device)),) if self.centred and augmented else ()
         embeddings: Tensor = self._network("embedding_model")(feats, lengths, *told)
         return embeddings
 
@@ -97,6 +98,12 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             return torch.stack([self.embeddings[name] for name in batch.id])
         return self.embed(batch.to(self.device), augmented=stage == sb.Stage.TRAIN)
 
+    def _augmented(self, values: Tensor) -> Tensor:
+        """Give each utterance that the augmenters made the value of the one that it was made of."""
+        for augment in (self.hparams.wav_augment, self.hparams.feat_augment):
+            values = values if augment is None else augment.replicate_labels(values)
+        return values
+
     def _mix(self, feats: Tensor) -> Tensor:
         """Mix each spectrogram with a smaller share of another (mixup: Zhang et al., ICLR 2018)."""
         share = float(torch.distributions.Beta(self.hparams.mixup, self.hparams.mixup).sample())
@@ -122,6 +129,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def compute_objectives(self, predictions: Tensor, batch: Any, stage: sb.Stage) -> Tensor:
         """Compute the loss, and count what is recognised."""
         labels = batch.label.data.squeeze(1).to(self.device)
+        if stage == sb.Stage.TRAIN:
+            labels = self._augmented(labels)
         loss = torch.zeros((), device=self.device)
         if self.hparams.metric_loss is not None:
             loss = loss + self.hparams.metric_loss(predictions, labels)
@@ -132,7 +141,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             classifier = self._network("classifier")
             scores = classifier(predictions, labels if stage == sb.Stage.TRAIN else None).squeeze(1)
             error = self.hparams.classification_loss(scores, labels)
-            if stage == sb.Stage.TRAIN and self.hparams.mixup is not None:
+            if stage == sb.Stage.TRAIN and self.hparams.mixup:
                 other = self.hparams.classification_loss(scores, labels[self.order])
                 error = self.share * error + (1 - self.share) * other
             loss = loss + error

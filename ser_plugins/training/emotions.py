@@ -99,7 +99,7 @@ def check_strategy(tree: Mapping[str, Any], corpus: Corpus) -> None:
             f"{tree['strategy']} starts from a pre-trained encoder: give --pretrained_encoder FOLDER|USER/NAME, "
             "or none to train from scratch"
         )
-    if tree["mixup"] is not None and tree["speaker_centred"]:
+    if tree["mixup"] and tree["speaker_centred"]:
         raise InputError("mixup mixes speakers, whom speaker_centred tells apart; leave one of them out")
 
 

@@ -21,6 +21,7 @@ from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
 
 logger = logging.getLogger(__name__)
+ABOVE_ZERO = {"batch_size", "clusters", "crop_seconds", "embedding_size", "lr_decay_epochs", "n_bins"}
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Recipe:
         if fold == "all":
             return list(range(1, count + 1))
         try:
-            return [int(number) for number in str(fold).split(",")]
+            return list(dict.fromkeys(int(number) for number in str(fold).split(",")))
         except ValueError:
             raise InputError(f"--fold {fold}: give a number from 1 to {count}, some as 1,2,3, or all") from None
 
@@ -127,6 +128,8 @@ def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
     for key, value in given.items():
         if key.endswith(("_folder", "_file", "pretrained_encoder")) and not isinstance(value, str | None):
             raise InputError(f"--{key} {value}: YAML takes this for no text; write ./ before it")
-        if key in {"n_folds", "seed"} and type(value) is not int:
+        if key in {"n_folds", "seed"} and (type(value) is not int or value < 0):
             raise InputError(f"--{key} {value}: give a whole number")
+        if key in ABOVE_ZERO and isinstance(value, int | float) and value <= 0:
+            raise InputError(f"--{key} {value}: give a number above 0")
     return file, options, given

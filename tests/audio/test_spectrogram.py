@@ -148,6 +148,13 @@ def test_silence_stays_finite(axis):
     assert not SpectrogramNorm(axis)(Spectrogram(log=True)(torch.zeros(2, 3200))).any()
 
 
+@pytest.mark.parametrize("axis", ["utterance", "bin", "frame", "speaker"])
+def test_slopes_are_finite_where_nothing_varies(axis):
+    feats = torch.stack([torch.zeros(5, 8), torch.randn(5, 8)]).requires_grad_()
+    SpectrogramNorm(axis)(feats, torch.tensor([1.0, 0.2])).square().sum().backward()
+    assert torch.isfinite(feats.grad).all()
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_autocast_changes_nothing(log):
     wavs, spectrogram, norm = torch.from_numpy(noise(4000))[None], Spectrogram(log=log), SpectrogramNorm()

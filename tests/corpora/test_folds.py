@@ -120,10 +120,20 @@ def test_a_speaker_in_two_folds_is_refused():
         blocks(corpus_of(["a", "b", "c", "b"], fold=[1, 2, 3, 1]), 3)
 
 
-@pytest.mark.parametrize("fold", [[0, 1, 2], [1, 2, 2], [1, 2, 4], [1, 2, None], ["1", "2", "x"]])
+@pytest.mark.parametrize("fold", [[0, 1, 2], [1, 2, 2], [1, 2, 4]])
 def test_folds_that_are_not_1_to_n_are_refused(fold):
     with pytest.raises(InputError, match="not 1 to 3"):
         blocks(corpus_of(["a", "b", "c"], fold=fold), 3)
+
+
+@pytest.mark.parametrize("fold", [[1, 2, None], ["1", "2", "x"]])
+def test_a_speaker_without_a_fold_is_named(fold):
+    with pytest.raises(InputError, match="speaker c has no number as fold; fill it in"):
+        blocks(corpus_of(["a", "b", "c"], fold=fold), 3)
+
+
+def test_folds_may_be_text():
+    assert blocks(corpus_of(["a", "b", "c"], fold=["2", "3", "1"]), 3) == {"a": 2, "b": 3, "c": 1}
 
 
 @pytest.mark.parametrize("fold", [-1, 0, 11])

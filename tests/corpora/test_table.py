@@ -98,6 +98,23 @@ def test_given_labels_fix_the_order_and_refuse_others(folder):
         Table(file, labels=["sad", "angry"]).read()
 
 
+def test_labels_in_one_text_are_refused(folder):
+    with pytest.raises(InputError, match=r"--emotions sad,happy: give a list, as \[happy, sad\]"):
+        Table(save(folder, rows()), labels="sad,happy").read()
+
+
+@pytest.mark.parametrize("label", ["predicted", "a => b"])
+def test_labels_that_results_have_no_place_for_are_refused(folder, label):
+    with pytest.raises(InputError, match=f"emotion '{label}' has a name that results need; rename it"):
+        Table(save(folder, rows(emotion=["sad", label, "sad"]))).read()
+
+
+def test_other_columns_are_left_out(folder):
+    """Some would mean something to a training: voice, prepared, size."""
+    table = Table(save(folder, rows(voice=["low", "high", "low"], size=[1, 2, 3], fold=[1, 2, 1]))).read().table
+    assert sorted(table.columns) == ["emotion", "fault", "fold", "id", "path", "speaker"]
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("gone", [["path"], ["emotion"], ["speaker"], ["emotion", "speaker"]])
 def test_missing_columns_are_named(folder, gone, kind):
@@ -123,9 +140,15 @@ def test_files_of_one_name_need_ids(folder):
     (folder / "other").mkdir()
     sf.write(folder / "other" / "a.wav", np.full(3200, 0.1), 16000)
     paths = ["clips/a.wav", "other/a.wav", "clips/b.wav"]
-    with pytest.raises(InputError, match="id 'a' stands twice"):
+    with pytest.raises(InputError, match="two files are named a; add a column id"):
         Table(save(folder, rows(path=paths))).read()
     assert len(Table(save(folder, rows(path=paths, id=["1", "2", "3"]))).read().table) == 3
+
+
+def test_channels_that_cancel_each_other_are_a_fault(folder):
+    samples = np.sin(np.arange(3200))
+    sf.write(folder / "clips" / "b.wav", np.stack([samples, -samples], 1), 16000)
+    assert Table(save(folder, rows())).read().faults["fault"].tolist() == ["silent; kept"]
 
 
 def test_a_missing_or_damaged_sound_is_named(folder):

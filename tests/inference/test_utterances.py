@@ -90,6 +90,7 @@ def test_files_are_found_once_and_in_order(tmp_path, monkeypatch):
     assert find_files(["*/*.wav", "c/odd.raw"]) == ["b/2.wav", "c/3.wav", "c/odd.raw"]
     (tmp_path / "[x].wav").touch()
     assert find_files(["[x].wav"]) == ["[x].wav"]
+    assert find_files(["gone [1].wav", "c/3.wav"]) == ["gone [1].wav", "c/3.wav"]  # reading it will tell
     (tmp_path / "none").mkdir()
     for path in ("none", "*.ogg"):
         with pytest.raises(InputError, match=r"^no (sound )?file"):
@@ -114,6 +115,13 @@ def test_a_file_that_is_too_long_is_told(model, clips, monkeypatch):
     long = frame[frame["seconds"] > 0.5]
     assert not long.empty and long["emotion"].isna().all()
     assert long["error"].str.contains("too long|silent").all()
+
+
+def test_channels_that_cancel_each_other_are_silent(model, tmp_path):
+    samples = np.random.default_rng(0).normal(scale=0.1, size=8000)
+    soundfile.write(tmp_path / "opposed.wav", np.stack([samples, -samples], 1), 16000)
+    frame = predict(model, [tmp_path / "opposed.wav"])
+    assert frame["emotion"].isna().all() and "it is silent" in frame["error"][0]
 
 
 def test_names_that_are_no_text_are_kept_readable(model, tmp_path):

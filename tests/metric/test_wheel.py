@@ -26,6 +26,7 @@ def test_ids_follow_the_order_of_the_labels():
 def test_table_goes_before_the_wheel_and_may_use_any_names():
     table = {"surprised": "odd", "proud": "odd"}
     assert polarity_ids(["surprised", "happy", "proud"], table).tolist() == [0, 1, 0]
+    assert polarity_ids(["0", "1", "happy"], {0: "odd", 1: "positive"}).tolist() == [0, 1, 1]  # as YAML has them
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from torch.nn import functional
 
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.models.batchnorm import MaskedBatchNorm
-from ser_plugins.models.encoder import UtteranceEncoder
+from ser_plugins.models.encoder import MarginClassifier, UtteranceEncoder
 from ser_plugins.models.ghostvlad import GhostVLAD
+from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
 
 
@@ -57,7 +58,8 @@ def test_a_centred_encoder_takes_the_mean_of_each_speaker_from_what_a_plain_one_
     torch.testing.assert_close(centred(feats[[0, 2, 3]]).squeeze(1), torch.stack(expected)[[0, 2, 3]])
 
 
-def test_masked_batch_norm_is_batch_norm_of_the_valid_frames() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_masked_batch_norm_is_batch_norm_of_the_valid_frames(compiled: bool) -> None:
     torch.manual_seed(0)
     x, frames = torch.randn(3, 4, 7, 5, requires_grad=True), torch.tensor([7, 4, 1])
     mask = (torch.arange(7) < frames[:, None])[:, None, :, None]
@@ -69,7 +71,7 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_frames() -> None:
         return torch.cat([image[i, :, :n].flatten(1).T for i, n in enumerate(frames.tolist())])
 
     expected = plain(flat(x))
-    out = masked(x, mask)
+    out = (torch.compile(masked, backend="aot_eager") if compiled else masked)(x, mask)
     got = flat(out)
     weights = torch.randn_like(expected)
     gradients = [
@@ -163,3 +165,16 @@ def test_shapes_and_depth() -> None:
     assert descriptors.shape == (2, 11, 128) and lengths.tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="257"):
         backbone(torch.randn(2, 161, 201))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("pooling", [GhostVLAD, MeanPooling])
+def test_it_trains_in_other_precisions(dtype: torch.dtype, pooling: type[torch.nn.Module]) -> None:
+    torch.manual_seed(0)
+    encoder = UtteranceEncoder(SEResNet34((8, 8, 8, 16)), pooling(16), 32).to(dtype)
+    embeddings = encoder(torch.randn(4, 60, 257, dtype=dtype), torch.tensor([1.0, 0.7, 0.5, 1.0]))
+    classifier, labels = MarginClassifier(32, 3).to(dtype), torch.tensor([0, 1, 2, 1])
+    scores = classifier(embeddings, labels)
+    assert scores.shape == (4, 1, 3) and torch.equal(scores, classifier(embeddings, labels.unsqueeze(1)))
+    scores.sum().backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in encoder.parameters())

@@ -4,6 +4,7 @@ from functools import partial
 
 import speechbrain as sb
 import torch
+from speechbrain.augment.augmenter import Augmenter
 from speechbrain.dataio.batch import PaddedBatch
 from torch.utils.data import DataLoader
 
@@ -118,7 +119,7 @@ def test_validation_takes_the_mean_of_all_that_a_speaker_says_in_it():
         right += int(modules["classifier"](one - sum(own) / len(own)).argmax()) == label
     assert brain.validate() == {"accuracy": right / 30}
     brain.modules.train()
-    brain.embed(next(iter(brain.valid_loader)))
+    brain.compute_forward(next(iter(brain.valid_loader)), sb.Stage.TRAIN)
     assert modules["embedding_model"].told.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
@@ -189,6 +190,9 @@ class Noise:
     def __call__(self, values, lengths):
         return values + torch.randn_like(values), lengths
 
+    def replicate_labels(self, values):
+        return values
+
 
 def test_training_alone_is_augmented_and_each_step_in_its_own_way():
     modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
@@ -207,6 +211,24 @@ def test_training_alone_is_augmented_and_each_step_in_its_own_way():
         assert torch.equal(found[0], found[2]) and not torch.allclose(found[0], found[1])
         assert not torch.allclose(found[0], plain)
         assert torch.equal(brain.compute_forward(batch, sb.Stage.VALID), plain)
+
+
+def test_utterances_that_augmenters_add_keep_label_and_speaker():
+    """SpeechBrain's augmenters may put copies beside the originals, twice, once before and once after the features."""
+    doubled = [Augmenter(concat_original=True, augmentations=[torch.nn.Identity()]) for _ in range(2)]
+    modules = {name: Features() for name in ("compute_features", "mean_var_norm")}
+    modules |= {"embedding_model": Backboned(), "classifier": SoftmaxClassifier(4, 3)}
+    given = {"wav_augment": doubled[0], "feat_augment": doubled[1], "mixup": None, "metric_loss": None}
+    brain = EncoderBrain(modules, hparams={**given, "classification_loss": torch.nn.functional.nll_loss})
+    brain.correct = brain.count = 0
+    signals, labels = torch.randn(6, 6), torch.arange(6) % 3
+    batch = next(iter(loader(signals, labels, 6)))
+    embeddings = brain.compute_forward(batch, sb.Stage.TRAIN)
+    torch.testing.assert_close(embeddings, modules["embedding_model"](signals.repeat(4, 1)))
+    loss = brain.compute_objectives(embeddings, batch, sb.Stage.TRAIN)
+    scores = modules["classifier"](modules["embedding_model"](signals)).squeeze(1)
+    torch.testing.assert_close(loss, torch.nn.functional.nll_loss(scores, labels))
+    assert brain.count == 24
 
 
 class Normed(Backboned):
