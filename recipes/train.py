@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Train and evaluate a strategy: python recipes/train.py hparams/s5.yaml [--corpus …] [--key value …]."""
 
-import sys
-
 from ser_plugins.training.cli import start
 from ser_plugins.training.emotions import run
 
@@ -11,4 +9,4 @@ if __name__ == "__main__":
     print(f"results: {folder}")
     if recipe.tree["corpus"] == "demo":
         print("This was the built-in corpus: synthetic audio. Next, real speech:")
-        print(f"  python recipes/train.py {sys.argv[1]} --corpus ravdess --data_folder FOLDER --download true")
+        print("  python recipes/train.py hparams/s1.yaml --corpus ravdess --data_folder FOLDER --download true")

@@ -189,7 +189,7 @@ def data_sources(runs: Sequence[Metrics], start: str) -> tuple[list[Source], lis
     for run in runs:
         for name in _corpora(run):
             unknown = f"`{name}`: of this corpus the card knows the name alone, not the licence"
-            found[name] = SYNTHETIC if run["synthetic"] else SOURCES.get(name, unknown)
+            found[name] = SOURCES.get(name) or (SYNTHETIC if run["synthetic"] else unknown)
     if start.startswith("Weights"):
         found[start] = f"The data that the first weights were learnt from: {start[0].lower()}{start[1:]}"
     return [source for source in found.values() if isinstance(source, Source)], list(found.values())
@@ -224,7 +224,7 @@ def _by_speaker(modules: Mapping[str, Any]) -> bool:
 
 def _english(runs: Sequence[Metrics]) -> bool:
     """Say whether all speech is known to be English."""
-    return bool(runs) and all(corpus in SOURCES for corpus in _corpora(runs[0]))
+    return bool(runs) and all(corpus in SOURCES for run in runs for corpus in _corpora(run))
 
 
 def _recognition(results: Mapping[str, Any]) -> list[EvalResult]:

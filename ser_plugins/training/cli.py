@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ser_plugins.distributed import join, leave, rank_and_size
 from ser_plugins.errors import InputError
+from ser_plugins.training.fit import commit
 from ser_plugins.training.recipe import Recipe
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # malloc.h of glibc
@@ -44,6 +45,7 @@ def start(run: Callable[[Recipe], Path]) -> tuple[Recipe, Path]:
     for name in ("core", "utils.checkpoints", "augment.augmenter"):  # each has a level of its own
         logging.getLogger(f"speechbrain.{name}").setLevel(logging.WARNING)
     keep_memory()
+    commit()  # of the code that runs, whatever is checked out when training begins
     try:
         recipe = Recipe.from_arguments(sys.argv[1:])
         recipe.options = join(recipe.options)

@@ -25,17 +25,16 @@ from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.embedding_map import EmbeddingMap
-from ser_plugins.hub.folder import inference_yaml, save_model_folder, self_contained
+from ser_plugins.hub.folder import HYPERPARAMS, inference_yaml, save_model_folder, self_contained
 from ser_plugins.hub.history import OWN_SPEAKERS, RANDOM
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.ssl import describe
 from ser_plugins.report.figures import confusion_figure
-from ser_plugins.report.results import finished_folds
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset, with_voices
 from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
-from ser_plugins.training.fit import Hparams, finish, is_finished, run_facts, train
+from ser_plugins.training.fit import Hparams, check_hyperparams, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.transfer import CHECKPOINT, check_unheard, locate
 
@@ -46,6 +45,7 @@ REFERENCES = 16  # training utterances of a class whose centroid stands for it i
 
 def run(recipe: Recipe) -> Path:
     """Train and evaluate what is missing; return the folder of the results."""
+    recipe.require("fold", "recipes/pretrain.py")
     output = recipe.output_folder()
     missing = missing_folds(recipe, output)
     if not missing:
@@ -79,9 +79,10 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
 
 
 def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:
-    """Write ``folds.csv`` and ``faults.csv``, but not where folds of others are finished."""
+    """Write ``folds.csv`` and ``faults.csv``, but not where folds of others were begun."""
     folds = output / "folds.csv"
-    if folds.is_file() and folds.read_bytes() != folds_table(corpus, n_folds) and finished_folds(output):
+    begun = any(output.glob(f"fold*/**/{HYPERPARAMS}"))
+    if begun and folds.is_file() and folds.read_bytes() != folds_table(corpus, n_folds):
         raise InputError(
             f"{output} holds folds of other utterances, or divided otherwise; delete it, or give another "
             "--output_folder or the corpus as it was"
@@ -213,22 +214,22 @@ def encoder_source(
 def speaker_stage(recipe: Recipe, tree: Mapping[str, Any], table: pd.DataFrame, folder: Path) -> Path:
     """Train the encoder to identify the speakers of the training part: multi-stage training, in small."""
     encoder = folder / "encoder"
+    base = configuration.read(recipe.folder / "s1.yaml")
+    stage = {
+        **tree,
+        "column": "speaker",
+        "labels": list(dict.fromkeys(table["speaker"])),
+        "classifier": base["classifier"],
+        "classification_loss": base["classification_loss"],
+        "metric_loss": None,
+        "speaker_centred": False,
+        "number_of_epochs": tree["speaker_epochs"],
+        "backbone_lr_factor": 1.0,
+        "frozen_epochs": 0,
+    }
+    check_hyperparams(stage, folder)
     if not (encoder / CHECKPOINT).is_file():
         logger.info("speaker identification on the training part first")
-        base = configuration.read(recipe.folder / "s1.yaml")
-        speakers = list(dict.fromkeys(table["speaker"]))
-        stage = {
-            **tree,
-            "column": "speaker",
-            "labels": speakers,
-            "classifier": base["classifier"],
-            "classification_loss": base["classification_loss"],
-            "metric_loss": None,
-            "speaker_centred": False,
-            "number_of_epochs": tree["speaker_epochs"],
-            "backbone_lr_factor": 1.0,
-            "frozen_epochs": 0,
-        }
         held_out = table.groupby("speaker", sort=False).cumcount() % 10 == 9
         parts = {"train": table[~held_out], "valid": table[held_out]}
         brain, _ = train(stage, recipe.options, folder, None, EncoderBrain, partial(make_loaders, parts=parts))

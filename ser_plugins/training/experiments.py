@@ -120,7 +120,7 @@ def run_jobs(jobs: Sequence[Job], script: Path, count: int) -> list[str]:
     running: set[subprocess.Popen[bytes]] = set()
 
     def stop(*_: object) -> None:
-        for process in running:
+        for process in list(running):
             process.terminate()
         os._exit(128 + signal.SIGTERM)  # at once: the threads would start what is next
 
@@ -142,5 +142,7 @@ def _run(job: Job, words: list[str], environment: dict[str, str], running: set[s
         running.discard(process)
     if code == 0:
         return ""
+    if code < 0:
+        return f"{job.folder}, fold {job.fold}: killed by signal {-code}; see {job.log}"
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return f"{job.folder}, fold {job.fold}: {lines[-1] if lines else f'ended with {code}'}; see {job.log}"

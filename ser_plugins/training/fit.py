@@ -32,7 +32,7 @@ from ser_plugins.training.transfer import check_features, locate, transfer
 
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
 logger = logging.getLogger(__name__)
-PLACES = ("output_folder", "cache_folder")
+PLACES = ("output_folder", "cache_folder", "shards_folder", "trials_folder", "ckpt_interval_minutes")
 OF_CORPUS = ("labels", "prior")
 Hparams = Mapping[str, Any]
 Loaders = Callable[[EncoderBrain, Hparams], tuple[DataLoader[Any], DataLoader[Any]]]
@@ -70,7 +70,6 @@ def train(
     report : dict
         What was transferred from ``source``.
     """
-    commit()  # of the code that trains, whatever is checked out when it ends
     path = None if source is None else locate(source)
     if source is not None and path is not None:
         try:

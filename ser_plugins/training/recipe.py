@@ -21,7 +21,8 @@ from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
 
 logger = logging.getLogger(__name__)
-ABOVE_ZERO = {"batch_size", "clusters", "crop_seconds", "embedding_size", "lr_decay_epochs", "n_bins"}
+ABOVE_ZERO = {"batch_size", "clusters", "crop_seconds", "embedding_size", "lr_decay_epochs", "n_bins", "n_folds"}
+MOST = 2**31  # of a seed: each step has one of its own above it
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Recipe:
     Attributes
     ----------
     tree : dict
-        The YAML of the run, all layers merged: emotion.yaml, the corpus' settings, the strategy, the command line.
+        The YAML of the run, all layers merged: emotion.yaml, the strategy, the corpus' settings, the command line.
     corpus_tree : dict
         The YAML of the corpus.
     folder : pathlib.Path
@@ -51,6 +52,8 @@ class Recipe:
         file, options, given = _read_words(arguments)
         path = Path(file)
         strategy = configuration.read(path)
+        if "corpus" not in strategy:
+            raise InputError(f"{path} is no recipe; give a strategy, as hparams/s1.yaml, or hparams/pretrain.yaml")
         name = given.get("corpus", strategy["corpus"])
         corpus_path = path.parent / "corpora" / f"{name}.yaml"
         if not corpus_path.is_file():
@@ -62,8 +65,18 @@ class Recipe:
         corpus_keys = {key: given.pop(key) for key in list(given) if key in corpus}
         known_tree = {**strategy, **{key: None for key in corpus}}
         configuration.merge(known_tree, given, "command line")
+        for key, value in given.items():
+            if isinstance(strategy.get(key), bool) and not isinstance(value, bool):
+                raise InputError(f"--{key} {value}: give true or false")
+        # Run options that the YAML has, too, are hyper-parameters, wherever they are given.
+        given |= {key: options[key] for key in options.overridden_args if key in strategy}
         tree = configuration.merge(configuration.merge(strategy, settings, str(corpus_path)), given, "command line")
         return cls(tree, {**corpus, **corpus_keys}, path.parent, options)
+
+    def require(self, key: str, other: str) -> None:
+        """Stop where the YAML is one for another recipe, as a key tells that it does not have."""
+        if key not in self.tree:
+            raise InputError(f"this YAML is not for this recipe; give it to {other}")
 
     def read_corpus(self) -> Corpus:
         """Read and check the corpus, and tell what is wrong with it."""
@@ -115,7 +128,7 @@ class Recipe:
 def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
     """Read the command line: the file, SpeechBrain's run options, and the keys with their values, which are YAML."""
     for word in words:
-        if "=" in word and not word.startswith("-"):  # SpeechBrain would take it for a space
+        if word.count("=") > word.startswith("--"):  # SpeechBrain would take it for a space
             raise InputError(f"{word}: the command line takes no equals sign in a value; give another name")
         if " #" in word:
             raise InputError(f"{word}: what follows ' #' is a comment in YAML; give another name")
@@ -125,10 +138,16 @@ def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
     except (YAMLError, yaml.YAMLError) as error:
         reason = getattr(error, "problem", None) or str(error)
         raise InputError(f"a value of the command line is not valid YAML, or a key is given twice: {reason}") from error
+    for word in words:  # argparse takes a part of an option's name for the option, and SpeechBrain forgets it then
+        name = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and name not in options and any(key.startswith(name) for key in options):
+            whole = " or ".join(f"--{key}" for key in options if key.startswith(name))
+            raise InputError(f"{word}: give the whole name of the option, {whole}")
     for key, value in given.items():
         if key.endswith(("_folder", "_file", "pretrained_encoder")) and not isinstance(value, str | None):
             raise InputError(f"--{key} {value}: YAML takes this for no text; write ./ before it")
-        if key in {"n_folds", "seed"} and (type(value) is not int or value < 0):
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
+        if key in {"n_folds", "seed"} and not number:
             raise InputError(f"--{key} {value}: give a whole number")
         if key in ABOVE_ZERO and isinstance(value, int | float) and value <= 0:
             raise InputError(f"--{key} {value}: give a number above 0")

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ser_plugins import configuration
+from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
@@ -59,6 +60,7 @@ def trial_error(brain: EncoderBrain, shards: ShardFolder) -> float:
 
 def pretrain(recipe: Recipe) -> Path:
     """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
+    recipe.require("shards_folder", "recipes/train.py")
     output = recipe.output_folder()
     if is_finished(recipe.tree, output):
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
@@ -79,6 +81,7 @@ def prepare_shards(recipe: Recipe) -> ShardFolder:
     if not any(value for key, value in recipe.corpus_tree.items() if key.endswith("_folder")):
         found = open_shards(folder)
         if found is not None:
+            check_shards(found, recipe.normalizer())
             return found
     corpus = read_speakers(recipe)
     held_out = tree["valid_speakers"]
@@ -94,6 +97,13 @@ def prepare_shards(recipe: Recipe) -> ShardFolder:
     for name, part in parts.items():
         logger.info("%s: %d utterances of %d speakers", name, len(part.table), part.table["speaker"].nunique())
     return write_shards(parts, pairs, recipe.normalizer(), folder, tree["shard_size"])
+
+
+def check_shards(shards: ShardFolder, normalizer: SpeechNormalizer) -> None:
+    """Stop where shards are there, without their corpus, that were made of other speech than is asked for."""
+    asked, held = normalizer.settings(), shards.index["settings"]
+    if {key: held.get(key) for key in asked} != asked:
+        raise InputError(f"{shards.folder} was made with another vad; give the corpus' folder to pack it anew")
 
 
 def read_speakers(recipe: Recipe) -> SpeakerCorpus:

@@ -32,6 +32,9 @@ ROOT = Path(__file__).parents[2]
         ({"n_folds": "ten"}, r"--n_folds ten: give a whole number"),
         ({"fold": "first"}, r"--fold first: give a number"),
         ({"seed": -1}, r"--seed -1: give a whole number"),
+        ({"seed": 2**31}, r"--seed 2147483648: give a whole number"),
+        ({"multi_stage": "no"}, r"--multi_stage no: give true or false"),
+        ({"prec": "bf16"}, r"--prec: give the whole name of the option, --precision"),
         ({"crop_seconds": 0}, r"--crop_seconds 0: give a number above 0"),
         ({"n_bins": 80}, r"features must be \[batch, frames, 80\], as n_bins says, not \[32, .*, 257\]"),
         ({"number_of_epoch": 3}, r"unknown key 'number_of_epoch'; did you mean number_of_epochs"),
@@ -47,6 +50,26 @@ def test_wrong_arguments(train, tmp_path, changes, says):
         train("s1", tmp_path / "out", **changes)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("pretrain", r"not for this recipe; give it to recipes/pretrain.py"),
+        ("inference", r"inference.yaml is no recipe; give a strategy"),
+    ],
+)
+def test_other_yamls_are_refused(train, tmp_path, name, says):
+    with pytest.raises(InputError, match=says):
+        train(name, tmp_path / "out", speaker_epochs=None)
+
+
+def test_run_options_that_change_the_training_are_hyper_parameters(train, arguments, tmp_path):
+    train("s1", tmp_path / "out", seed=0)
+    words = arguments("s1", tmp_path / "out", seed=0)
+    for option in (["--max_grad_norm", "0.1"], ["--precision", "bf16"], ["--debug"]):
+        with pytest.raises(InputError, match=rf"begun with other hyper-parameters \({option[0][2:]} is another\)"):
+            run(Recipe.from_arguments([*words, *option]))
 
 
 def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path):

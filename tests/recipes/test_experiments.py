@@ -1,6 +1,7 @@
 """recipes/experiments.py as its users run it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,13 @@ def test_table3_trains_competitors_under_the_same_folds(options, tmp_path):
     assert row["strategy"] == "Bhavan" and row["n_actors"] == 2
     folds = [tmp_path / "out" / name / "demo" / "1" / "folds.csv" for name in ("Bhavan", "S1")]
     assert folds[0].read_bytes() == folds[1].read_bytes()
+
+    shutil.rmtree(tmp_path / "out" / "Bhavan")
+    begun = tmp_path / "out" / "Bhavan" / "demo" / "1" / "fold2" / "hyperparams.yaml"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("lr: 7")
+    failed = experiments("table3", "--strategies", "bhavan", "--folds", "2", *options)  # S1 is none of Table 3
+    assert failed.returncode == 1 and "begun with other hyper-parameters (lr is another)" in failed.stderr
     assert (tmp_path / "out" / "table3.md").read_text() in result.stdout
 
 
@@ -137,6 +145,13 @@ def test_jobs_run_side_by_side_and_tell_how_they_failed(tmp_path):
     log = tmp_path / "S1" / "fold2.log"
     assert failed == [f"{tmp_path / 'S1'}, fold 2: error: no data; give some; see {log}"]
     assert [job.log.read_text().splitlines()[0] for job in jobs] == ["met"] * 3
+
+
+def test_a_run_that_was_killed_says_by_what(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("import os, signal\nprint('fold 1 of 10', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    [failure] = run_jobs([Job([], tmp_path, 1)], script, 1)
+    assert failure == f"{tmp_path}, fold 1: killed by signal 9; see {tmp_path / 'fold1.log'}"
 
 
 def runs(pid):

@@ -1,6 +1,7 @@
 """Pre-training on a miniature of VoxCeleb2's tree, with real AAC files: killed, resumed, used."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,8 +146,13 @@ def test_a_list_of_trials_takes_the_place_of_held_out_speakers(run, voxceleb2, t
 def test_shards_are_enough_without_the_corpus(run, finished, arguments, tmp_path):
     words = arguments(tmp_path / "run", number_of_epochs=1)
     where = words.index("--data_folder")
-    folder = pretrain(Recipe.from_arguments(words[:where] + words[where + 2 :]))
+    words = words[:where] + words[where + 2 :]
+    folder = pretrain(Recipe.from_arguments(words))
     assert (folder / "encoder").is_dir()
+    words[words.index("--output_folder") + 1] = str(tmp_path / "other")
+    recipe = Recipe.from_arguments(words)
+    with pytest.raises(InputError, match="made with another vad; give the corpus' folder to pack it anew"):
+        pretrain(replace(recipe, tree={**recipe.tree, "vad": "webrtc"}))
 
 
 def test_ghosts_that_are_added_start_fresh(finished, caplog):

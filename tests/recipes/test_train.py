@@ -267,6 +267,15 @@ def test_all_folds_runs_what_is_missing_and_summarises(train, table, tmp_path):
     assert (output / "fold1" / "metrics.json").stat().st_mtime_ns == kept
 
 
+def test_a_fold_that_was_begun_keeps_its_division(train, table, tmp_path):
+    own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
+    with pytest.raises(InputError, match="no epoch was kept"):
+        train("s1", tmp_path / "out", number_of_epochs=0, **own)
+    table.assign(speaker=table["speaker"].replace({"01": "07"})).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(InputError, match="holds folds of other utterances, or divided otherwise"):
+        train("s1", tmp_path / "out", **own)
+
+
 def test_own_labels_train_with_the_emotion_constraint(train, table, tmp_path):
     table.replace({"emotion": {"happy": "content", "sad": "gloomy"}}).to_csv(tmp_path / "own.csv", index=False)
     own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3, "pretrained_encoder": "none"}
