@@ -161,7 +161,7 @@ def test_other_hyper_parameters_do_not_continue_a_run(runs, train, finished):
     if not finished:
         (fold / "metrics.json").rename(fold / "kept")
     try:
-        with pytest.raises(InputError, match=r"fold1 was begun with other hyper-parameters \(lr is another\)"):
+        with pytest.raises(InputError, match=r"was begun with other hyper-parameters \(lr is another\)"):
             train("s2", fold.parent, lr=0.01)
     finally:
         if not finished:
