@@ -104,7 +104,7 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         synthetic=bool(metrics and metrics["synthetic"]),
         acted=any(source.acted for source in known),
         english=_english(runs),
-        labels=[str(label).replace("|", r"\|") for label in config["labels"]],
+        labels=[_cell(label) for label in config["labels"]],
         size=size,
         metrics=metrics,
         **results,
@@ -153,7 +153,7 @@ def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], sta
         "means": means,
         "points": 100 * (metrics["accuracy"] - means[0]) if means else 0,
         "measures": MEASURES,
-        "confusion": list(zip(metrics["labels"], metrics["confusion"], strict=True)),
+        "confusion": list(zip(map(_cell, metrics["labels"]), metrics["confusion"], strict=True)),
         "figure": (folder.parent / FIGURE).is_file(),
     }
 
@@ -213,6 +213,11 @@ def _corpora(run: Metrics) -> list[str]:
 
 def _title(corpus: str, synthetic: bool) -> str:
     return f"{corpus} (synthetic audio)" if synthetic else SOURCES[corpus].name if corpus in SOURCES else corpus
+
+
+def _cell(label: Any) -> str:
+    """Write a label as a cell of a table."""
+    return str(label).replace("|", r"\|")
 
 
 def _by_speaker(modules: Mapping[str, Any]) -> bool:

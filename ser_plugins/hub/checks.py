@@ -15,12 +15,12 @@ import yaml
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.hub.description import CLASSES, describe
-from ser_plugins.hub.folder import CONFIG, HYPERPARAMS, SECTIONS, WEIGHTS
+from ser_plugins.hub.folder import CHECKPOINT, CONFIG, HYPERPARAMS, SECTIONS, WEIGHTS
 from ser_plugins.hub.loading import load, read_config
 from ser_plugins.hub.reference import REFERENCE, Values, compare, respond
 
 logger = logging.getLogger(__name__)
-FILES = (HYPERPARAMS, "embedding_model.ckpt", "classifier.ckpt", "label_encoder.ckpt", CONFIG, WEIGHTS)
+FILES = (HYPERPARAMS, CHECKPOINT, "classifier.ckpt", "label_encoder.ckpt", CONFIG, WEIGHTS)
 MODULES = set(SECTIONS) - {"audio_normalizer"}
 KEYS = {*SECTIONS, "modules", "label_encoder", "pretrainer"}
 STOCK = ("speechbrain.dataio.encoder.CategoricalEncoder", "speechbrain.utils.parameter_transfer.Pretrainer")

@@ -25,7 +25,8 @@ from ser_plugins.hub.reference import REFERENCE, respond
 from ser_plugins.models.ssl import SSLBackbone
 
 logger = logging.getLogger(__name__)
-HYPERPARAMS, CONFIG, WEIGHTS = "hyperparams.yaml", "config.json", "model.safetensors"
+HYPERPARAMS, CHECKPOINT = "hyperparams.yaml", "embedding_model.ckpt"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
 
@@ -96,7 +97,7 @@ def save_model_folder(
     old = part.with_name(f"{part.name}.old")
     try:
         (part / HYPERPARAMS).write_text(yaml, encoding="utf-8")
-        torch.save(embedding_model.state_dict(), part / "embedding_model.ckpt")
+        torch.save(embedding_model.state_dict(), part / CHECKPOINT)
         torch.save(classifier.state_dict(), part / "classifier.ckpt")
         label_encoder(labels).save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
         tree = configuration.read(part / HYPERPARAMS)

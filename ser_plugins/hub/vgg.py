@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
+from ser_plugins.hub.folder import CHECKPOINT
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 from ser_plugins.models.encoder import UtteranceEncoder
 from ser_plugins.models.ghostvlad import ProjectedGhostVLAD
 from ser_plugins.models.thin_resnet import Bottleneck, ThinResNet34
-from ser_plugins.training.transfer import CHECKPOINT
 
 URL = "https://github.com/WeidiXie/VGG-Speaker-Recognition"
 PUBLISHED = "369d34b9d1e1558bcf4894ad89a380747e99eb74"

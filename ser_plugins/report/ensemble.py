@@ -9,9 +9,9 @@ import pandas as pd
 
 from ser_plugins.errors import InputError
 from ser_plugins.report.layout import Cell, Table, number
-from ser_plugins.report.published import SPREAD, accuracy_interval
+from ser_plugins.report.measures import measure
+from ser_plugins.report.published import SPREAD, TOLD, accuracy_interval
 from ser_plugins.report.results import Experiment, Run
-from ser_plugins.training.evaluation import measure
 
 NOTE = (
     "In %, on the folds that all have. The ensemble takes the mean of all probabilities, each of equal weight; it "
@@ -62,7 +62,9 @@ def ensemble_table(experiments: Sequence[Experiment]) -> Table:
     together = [average(runs) for runs in zip(*members, strict=True)]
     rows.append(_row("all of them", together, experiments[0]))
     title = f"Ensemble: {experiments[0].corpus_title}, folds {', '.join(map(str, folds))}"
-    return Table(title, ["", *SPREAD, "95 % interval", "UAR", "macro F1"], rows, NOTE)
+    told = [one.strategy for one in experiments if one.told_speakers]
+    note = f"{NOTE} {', '.join(dict.fromkeys(told))}: {TOLD}." if told else NOTE
+    return Table(title, ["", *SPREAD, "95 % interval", "UAR", "macro F1"], rows, note)
 
 
 def _row(name: str, frames: Sequence[pd.DataFrame], experiment: Experiment) -> list[Cell]:

@@ -100,7 +100,7 @@ def _row(one: Experiment, folder: Path) -> dict[str, Any]:
         "strategy": one.strategy,
         "seed": one.seed,
         "synthetic": one.synthetic,
-        "told_speakers": bool(one.runs[0].metrics.get("told_speakers", False)),  # runs of before have no such key
+        "told_speakers": one.told_speakers,
         "first_weights": _first_weights(metrics["pretrained_encoder"]),
         "n_folds": len(one.runs),
         "n_actors": pd.concat([run.predictions()["speaker"] for run in one.runs]).nunique(),

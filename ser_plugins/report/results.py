@@ -115,6 +115,11 @@ class Experiment:
         """True where the audio was made by a program."""
         return bool(self.runs[0].metrics["synthetic"])
 
+    @property
+    def told_speakers(self) -> bool:
+        """True where it was told which utterances are of one speaker; runs of before have no such key."""
+        return bool(self.runs[0].metrics.get("told_speakers", False))
+
     def corpora(self) -> list[Experiment]:
         """Give one experiment for each corpus that was merged, none where none were."""
         names = self.runs[0].metrics.get("corpora", {})

@@ -25,18 +25,19 @@ from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.hub.embedding_map import EmbeddingMap
-from ser_plugins.hub.folder import HYPERPARAMS, inference_yaml, save_model_folder, self_contained
+from ser_plugins.hub.folder import CHECKPOINT, HYPERPARAMS, inference_yaml, save_model_folder, self_contained
 from ser_plugins.hub.history import OWN_SPEAKERS, RANDOM
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.ssl import describe
 from ser_plugins.report.figures import confusion_figure
+from ser_plugins.report.measures import measure, measure_each
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset, with_voices
-from ser_plugins.training.evaluation import embed, measure, measure_each, predictions
+from ser_plugins.training.evaluation import embed, predictions
 from ser_plugins.training.fit import Hparams, check_hyperparams, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
-from ser_plugins.training.transfer import CHECKPOINT, check_unheard, locate
+from ser_plugins.training.transfer import check_unheard, locate
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, pd.DataFrame]

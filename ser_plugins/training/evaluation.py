@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, roc_curve
+from sklearn.metrics import roc_curve
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor
@@ -45,31 +44,6 @@ def predictions(
         rows = frame["corpus"] == corpus.name
         frame.loc[rows, "predicted"] = columns.loc[rows, list(corpus.labels)].idxmax(axis=1)
     return pd.concat([frame, columns], axis=1)
-
-
-def measure(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, unweighted average recall, macro F1 and the confusion matrix (rows: true) of predictions."""
-    true, predicted = frame["emotion"], frame["predicted"]
-    present = sorted(set(true), key=list(classes).index)
-    return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "uar": float(balanced_accuracy_score(true, predicted)),
-        "macro_f1": float(f1_score(true, predicted, labels=present, average="macro", zero_division=0)),
-        "confusion": confusion_matrix(true, predicted, labels=list(classes)).tolist(),
-    }
-
-
-def measure_each(frame: pd.DataFrame, corpora: Sequence[Corpus]) -> dict[str, dict[str, Any]]:
-    """Measure the predictions of each merged corpus by itself, over the emotions that it has."""
-    rows = {corpus.name: frame[frame["corpus"] == corpus.name] for corpus in corpora}
-    return {
-        corpus.name: {
-            "labels": list(corpus.labels),
-            "n_test": len(rows[corpus.name]),
-            **measure(rows[corpus.name], corpus.labels),
-        }
-        for corpus in corpora
-    }
 
 
 def equal_error_rate(targets: Sequence[int], scores: Sequence[float]) -> float:

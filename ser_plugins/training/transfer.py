@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from ser_plugins import configuration
 from ser_plugins.corpora.folds import training_ids
 from ser_plugins.errors import InputError
-from ser_plugins.hub.folder import CONFIG, HYPERPARAMS
+from ser_plugins.hub.folder import CHECKPOINT, CONFIG, HYPERPARAMS
 from ser_plugins.hub.history import history
 from ser_plugins.hub.loading import read_config
 from ser_plugins.hub.source import find_folder
 from ser_plugins.report.results import Run
 
 logger = logging.getLogger(__name__)
-CHECKPOINT = "embedding_model.ckpt"
 FEATURES = ("compute_features", "mean_var_norm")
 KINDS = {
     "matched": "matched",

@@ -15,7 +15,8 @@ from torch.nn import functional
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.hub import vgg
-from ser_plugins.training.transfer import CHECKPOINT, transfer
+from ser_plugins.hub.folder import CHECKPOINT
+from ser_plugins.training.transfer import transfer
 
 ROOT = Path(__file__).parents[2]
 # Stage, its blocks, channels before, inside and behind.
