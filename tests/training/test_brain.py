@@ -230,6 +230,11 @@ def test_utterances_that_augmenters_add_keep_label_and_speaker():
     torch.testing.assert_close(loss, torch.nn.functional.nll_loss(scores, labels))
     assert brain.count == 24
 
+    rows = [{"id": str(i), "speaker": f"s{i % 2}", "signal": signal} for i, signal in enumerate(signals)]
+    centred = EncoderBrain({**modules, "embedding_model": Centred()}, hparams=given)
+    centred.compute_forward(PaddedBatch(rows), sb.Stage.TRAIN)
+    assert centred.modules.embedding_model.told.tolist() == [0, 1, 0, 1, 0, 1] * 4
+
 
 class Normed(Backboned):
     """Measures what the backbone gives, and goes on without."""

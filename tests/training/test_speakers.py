@@ -1,6 +1,7 @@
-"""Equal error rate and margin against other implementations."""
+"""Equal error rate and margin against other implementations; which shards are taken."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechbrain.utils.metric_stats import EER
 
-from ser_plugins import MarginClassifier
+from ser_plugins import MarginClassifier, SpeechNormalizer
+from ser_plugins.corpora.shards import ShardFolder
+from ser_plugins.errors import InputError
 from ser_plugins.training.evaluation import equal_error_rate
+from ser_plugins.training.speakers import check_shards
 
 
 @settings(deadline=None, max_examples=50)
@@ -51,3 +55,14 @@ def test_margin_classifier_is_float32_under_autocast():
     classifier = MarginClassifier(8, 5)
     with torch.autocast("cpu", torch.bfloat16):
         assert classifier(torch.randn(2, 1, 8).bfloat16()).dtype == torch.float32
+
+
+def test_shards_of_another_release_of_the_detector_are_taken_and_of_another_one_are_not():
+    """Where only the shards are, the detector need not be installed."""
+    made = {"silero": "silero-vad 0.1", "webrtc": "webrtcvad-wheels 0.1", "none": "none"}
+    for name, package in made.items():
+        shards = ShardFolder(Path("shards"), {"settings": {"vad": package}})
+        check_shards(shards, SpeechNormalizer(vad=name))
+        for other in set(made) - {name}:
+            with pytest.raises(InputError, match="made with another vad; give the corpus' folder"):
+                check_shards(shards, SpeechNormalizer(vad=other))
