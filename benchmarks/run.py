@@ -35,6 +35,7 @@ CASES = (
     "growth",
     "inference",
     "latency",
+    "gpu",
 )
 RESULTS = Path("benchmarks/results")
 
@@ -67,17 +68,23 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(given.threads)
     keep_memory()  # as the recipes do
+    on_gpu = any(word.startswith("cuda") for word in corpus.arguments)
     file = RESULTS / "speed.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for name in given.names or CASES:
         print(f"{name} …", flush=True)
         rows = list(importlib.import_module(f"speed.{name}").run())
+        if not rows:  # there is no GPU
+            continue
         print(table(rows), flush=True)
         facts = {**machine(), "commit": commit(), "command": command(sys.argv)}
-        found[name] = {"machine": facts, "rows": [dataclasses.asdict(row) for row in rows]}
+        found[f"{name} on a GPU" if on_gpu else name] = {
+            "machine": facts,
+            "rows": [dataclasses.asdict(row) for row in rows],
+        }
         text = "\n\n".join(
             f"## {name}\n\n{table([Row(**row) for row in found[name]['rows']])}\n\n{describe(found[name]['machine'])}"
-            for name in CASES
+            for name in (key for case in CASES for key in (case, f"{case} on a GPU"))
             if name in found
         )
         atomic_write(file, json.dumps(found, indent=2) + "\n")

@@ -16,7 +16,7 @@ FRAMES = {"2 s": 13, "10 s": 63, "60 s": 376}
 def textbook(pooling: GhostVLAD, descriptors: Tensor, lengths: Tensor) -> Tensor:
     """Equation (1) of the paper as it is written."""
     assignment = pooling.assignment(descriptors).softmax(-1)[..., : pooling.clusters]
-    frames = torch.arange(descriptors.shape[1])
+    frames = torch.arange(descriptors.shape[1], device=descriptors.device)
     assignment = assignment * (frames < torch.round(lengths * descriptors.shape[1]).unsqueeze(1)).unsqueeze(-1)
     residuals = descriptors.unsqueeze(2) - pooling.centres
     vlad = (assignment.unsqueeze(-1) * residuals).sum(1)

@@ -31,9 +31,12 @@ class Ours(nn.Module):
         self.encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
         self.loss = EmotionConstrainedTripletLoss(LABELS, alpha=ALPHA, beta=BETA)
 
+    def embed(self, feats: Tensor, lengths: Tensor) -> Tensor:
+        return self.encoder(feats, lengths)
+
     def forward(self, wavs: Tensor, labels: Tensor) -> Tensor:
-        lengths = torch.ones(len(wavs))
-        return self.loss(self.encoder(self.norm(self.features(wavs), lengths), lengths), labels)
+        lengths = wavs.new_ones(len(wavs))
+        return self.loss(self.embed(self.norm(self.features(wavs), lengths), lengths), labels)
 
 
 class Plain(nn.Module):
@@ -47,7 +50,7 @@ class Plain(nn.Module):
 
     def forward(self, wavs: Tensor, labels: Tensor) -> Tensor:
         backbone, encoder = self.ours.encoder.backbone, self.ours.encoder
-        lengths = torch.ones(len(wavs))
+        lengths = wavs.new_ones(len(wavs))
         x = self.ours.norm(self.ours.features(wavs), lengths).unsqueeze(1).contiguous()
         x = torch.relu(backbone.stem_bn(backbone.stem(x)))
         for block in backbone.stages:
@@ -92,7 +95,7 @@ class Other(nn.Module):
         self.loss = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=30))
 
     def forward(self, wavs: Tensor, labels: Tensor) -> Tensor:
-        lengths = torch.ones(len(wavs))
+        lengths = wavs.new_ones(len(wavs))
         embeddings = self.network(self.norm(self.features(wavs), lengths))
         embeddings = embeddings if embeddings.dim() == 3 else embeddings.unsqueeze(1)
         return self.loss(self.classifier(embeddings), labels.unsqueeze(1))
@@ -114,7 +117,7 @@ def stepper(model: nn.Module, wavs: Tensor, labels: Tensor, bfloat16: bool = Fal
     optimizer = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], 0.0)
 
     def step() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(wavs.device.type, torch.bfloat16, enabled=bfloat16):
             loss = model(wavs, labels)
         loss.backward()
         optimizer.step()

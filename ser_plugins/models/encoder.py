@@ -48,6 +48,11 @@ class UtteranceEncoder(nn.Module):
         self.speaker_centred = speaker_centred
         self.speaker: Tensor | None = None
 
+    @property
+    def capturable(self) -> bool:
+        """True where backbone and pooling call themselves so: a CUDA graph may stand for them in training."""
+        return all(getattr(part, "capturable", False) for part in (self.backbone, self.pooling))
+
     def forward(self, feats: Tensor, lengths: Tensor | None = None, speakers: Tensor | None = None) -> Tensor:
         """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E].
 

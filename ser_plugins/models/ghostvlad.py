@@ -32,6 +32,8 @@ class GhostVLAD(nn.Module):
     torch.Size([2, 1024])
     """
 
+    capturable = True  # looks at no values of a batch without padding
+
     def __init__(self, input_size: int, clusters: int = 8, ghost_clusters: int = 2) -> None:
         super().__init__()
         if clusters < 1 or ghost_clusters < 0:

@@ -22,6 +22,8 @@ class MeanPooling(nn.Module):
     torch.Size([2, 128])
     """
 
+    capturable = True  # looks at no values of a batch without padding
+
     def __init__(self, input_size: int) -> None:
         super().__init__()
         self.output_size = input_size

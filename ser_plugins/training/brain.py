@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ser_plugins.distributed import rank_and_size
 from ser_plugins.models.encoder import centre
+from ser_plugins.training.graphs import EncoderGraphs
+
+SAVE_SECONDS = 60  # an interrupted training loses so much at most
 
 
 class EncoderBrain(sb.Brain):  # type: ignore[misc]
@@ -48,6 +54,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.averages: dict[str, AveragedModel] = {}
+        self.followed: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        self.best_score, self.saved = -math.inf, -math.inf
 
     def _network(self, name: str) -> nn.Module:
         """A module; where nothing is trained, with the average of its weights."""
@@ -69,8 +77,20 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             feats = self._mix(feats)
         # In training a batch holds enough of each speaker; elsewhere embed_all knows all that they say.
         told = (self._augmented(_indices(batch.speaker, self.device)),) if self.centred and augmented else ()
-        embeddings: Tensor = self._network("embedding_model")(feats, lengths, *told)
+        network = self.graphs if augmented and not told and self.graphs else self._network("embedding_model")
+        embeddings: Tensor = network(feats, lengths, *told)
         return embeddings
+
+    @cached_property
+    def graphs(self) -> EncoderGraphs | None:
+        """The encoder as CUDA graphs, in training in one process on a GPU.
+
+        Not where gradients are accumulated: those of a graph are overwritten by the next mini-batch.
+        """
+        encoder = self.modules.embedding_model
+        alone = rank_and_size()[1] == 1 and not isinstance(encoder, DistributedDataParallel | OptimizedModule)
+        fits = self.device_type == "cuda" and self.grad_accumulation_factor == 1
+        return EncoderGraphs(encoder) if alone and fits and getattr(encoder, "capturable", False) else None
 
     @property
     def centred(self) -> bool:
@@ -176,25 +196,35 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
                 self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
         decay = getattr(self.hparams, "ema_decay", None)  # speakers have no reference_loader
         if decay is not None:
-            self._init_averages(float(decay))
+            self._init_averages()
 
-    def _init_averages(self, decay: float) -> None:
-        """Begin an average of each network; the first weights are soon forgotten."""
-
-        def follow(average: Any, weights: Any, count: Tensor | int) -> None:
-            steps = int(count)
-            share = min(decay, (1 + steps) / (10 + steps))
-            get_ema_multi_avg_fn(share)(average, weights, count)  # type: ignore[no-untyped-call]
-
+    def _init_averages(self) -> None:
+        """Begin an average of each network."""
         for name, module in self.modules.items():
             if learns(module):
-                self.averages[name] = AveragedModel(_inside(module), multi_avg_fn=follow).eval()
+                self.averages[name] = AveragedModel(_inside(module)).eval()
+                self.followed[name] = list(self.averages[name].module.parameters()), list(module.parameters())
                 if self.checkpointer is not None:
                     self.checkpointer.add_recoverable(f"{name}_average", self.averages[name])
 
     @torch.no_grad()
+    def _update_averages(self) -> None:
+        """Let the averages follow the weights; the first ones are soon forgotten.
+
+        Weights alone, which all are done at once: ``update_parameters`` also copies each buffer, at each step.
+        """
+        for name, (averaged, weights) in self.followed.items():
+            steps = int(self.averages[name].n_averaged)
+            share = min(float(self.hparams.ema_decay), (1 + steps) / (10 + steps)) if steps else 0.0
+            get_ema_multi_avg_fn(share)(averaged, weights, steps)  # type: ignore[no-untyped-call]
+            self.averages[name].n_averaged += 1
+
+    @torch.no_grad()
     def _measure_averages(self) -> None:
         """Take the statistics of batch normalisation anew: those of the weights that passed are not their average's."""
+        for name, average in self.averages.items():
+            for own, buffer in zip(average.module.buffers(), _inside(self.modules[name]).buffers(), strict=True):
+                own.copy_(buffer)
         modules = [module for average in self.averages.values() for module in average.modules()]
         norms = {norm: norm.momentum for norm in modules if isinstance(norm, _NormBase)}
         for norm in norms:
@@ -208,16 +238,16 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     def on_fit_batch_end(self, batch: Any, outputs: Tensor, loss: Tensor, should_step: bool) -> None:
         """Let the averages follow the weights, and seed what the next step draws."""
         if should_step:
-            for name, average in self.averages.items():
-                average.update_parameters(_inside(self.modules[name]))
+            self._update_averages()
         self._seed_step()
 
     def settle(self) -> dict[str, nn.Module]:
         """End the training: the networks are those that validation saw. Return them by their names in checkpoints."""
+        self.__dict__.pop("graphs", None)  # and their memory
         recoverables: dict[str, nn.Module] = {}
         for name, module in self.modules.items():
             if name in self.averages:
-                average = self.averages.pop(name)
+                average, _ = self.averages.pop(name), self.followed.pop(name)
                 self.modules[name], recoverables[f"{name}_average"] = average.module, average
             elif learns(module):
                 self.modules[name] = recoverables[name] = _inside(module)
@@ -259,8 +289,17 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
                 train_stats=self.train_stats,
                 valid_stats={"loss": stage_loss, **results},
             )
-            keys = {f"{self.hparams.epoch_counter.direction}_keys": [self.criterion]}
-            self.checkpointer.save_and_keep_only(meta={**results, "epoch": epoch}, num_to_keep=1, **keys)
+            if self._is_to_be_kept(results[self.criterion]):
+                keys = {f"{self.hparams.epoch_counter.direction}_keys": [self.criterion]}
+                self.checkpointer.save_and_keep_only(meta={**results, "epoch": epoch}, num_to_keep=1, **keys)
+
+    def _is_to_be_kept(self, result: float) -> bool:
+        """True of the best epochs, and of one a minute: on a GPU, an epoch may take no longer than to save it."""
+        score = result if self.hparams.epoch_counter.direction == "max" else -result
+        due = score >= self.best_score or time.monotonic() - self.saved > SAVE_SECONDS or rank_and_size()[1] > 1
+        self.best_score = max(self.best_score, score)
+        self.saved = time.monotonic() if due else self.saved
+        return due
 
     def validate(self) -> dict[str, float]:
         """What an epoch's validation found."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
@@ -33,7 +32,7 @@ from ser_plugins.report.figures import confusion_figure
 from ser_plugins.report.measures import measure, measure_each
 from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.data import by_length, make_dataset, with_voices
+from ser_plugins.training.data import by_length, make_loader, with_voices
 from ser_plugins.training.evaluation import embed, predictions
 from ser_plugins.training.fit import Hparams, check_hyperparams, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
@@ -41,6 +40,7 @@ from ser_plugins.training.transfer import check_unheard, locate
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, pd.DataFrame]
+EVALUATED = 4  # mini-batches that a GPU evaluates at once: it takes no longer than for one
 REFERENCES = 16  # training utterances of a class whose centroid stands for it in validation
 
 
@@ -249,19 +249,17 @@ def save_encoder(brain: EncoderBrain, folder: Path) -> None:
 def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[SaveableDataLoader, SaveableDataLoader]:
     """Balanced random crops for training, whole utterances by length for validation."""
     column, classes = hparams["column"], list(hparams["labels"])
-    train_set = make_dataset(parts["train"], column, classes, hparams["crop_seconds"])
     indices = [classes.index(name) for name in parts["train"][column]]
     speakers = list(parts["train"]["speaker"]) if brain.centred else None
     batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]), speakers=speakers)
     brain.train_batches = batches
-    train_loader = SaveableDataLoader(train_set, batch_sampler=batches, collate_fn=PaddedBatch)
+    make = partial(make_loader, column=column, classes=classes, device=brain.device)
+    evaluated = batches.batch_size * (1 if brain.device_type == "cpu" else EVALUATED)
+    train_loader = make(parts["train"], crop_seconds=hparams["crop_seconds"], batch_sampler=batches)
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     some = parts["train"].sample(frac=1, random_state=0).groupby(column).head(REFERENCES)
     brain.reference_loader, brain.valid_loader = (
-        SaveableDataLoader(
-            make_dataset(by_length(table), column, classes), batch_size=batches.batch_size, collate_fn=PaddedBatch
-        )
-        for table in (some, parts["valid"])
+        make(by_length(table), batch_size=evaluated) for table in (some, parts["valid"])
     )
     return train_loader, brain.valid_loader
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
+from torch.utils.data import DataLoader
 
 from ser_plugins.audio.spectrogram import MelSpectrogram
-from ser_plugins.training.data import by_length, crop, make_dataset, with_voices
+from ser_plugins.training.data import HeldBatch, HeldDataset, by_length, crop, make_dataset, make_loader, with_voices
 
 LENGTHS = [300, 100, 500, 100]
 
@@ -90,3 +91,37 @@ def test_voices_are_those_of_all_that_the_table_has_of_a_speaker(table):
     assert not torch.allclose(known["voice"].iloc[1], known["voice"].iloc[0])
     loader = SaveableDataLoader(make_dataset(known, "speaker", ["01", "02"]), batch_size=4, collate_fn=PaddedBatch)
     assert next(iter(loader)).voice.data.shape == (4, 81)
+
+
+@pytest.mark.parametrize("seconds", [None, 250 / 16000, 100 / 16000, 1200 / 16000])
+def test_what_a_device_holds_makes_the_batches_that_files_make(table, seconds):
+    known = with_voices(table, MelSpectrogram())
+    classes = ["happy", "sad"]
+    files = DataLoader(
+        make_dataset(known, "emotion", classes, seconds), batch_size=3, collate_fn=PaddedBatch, shuffle=False
+    )
+    held = DataLoader(
+        HeldDataset(make_dataset(known, "emotion", classes), "cpu", seconds),
+        batch_size=3,
+        collate_fn=lambda batch: batch,
+    )
+    for repeat in range(20 if seconds else 1):
+        torch.manual_seed(repeat)
+        theirs = list(files)
+        torch.manual_seed(repeat)
+        ours = list(held)
+        assert len(theirs) == len(ours) == 2
+        for one, other in zip(ours, theirs, strict=True):
+            assert isinstance(one, HeldBatch) and one.to("cpu") is one
+            assert one.id == other.id and one.speaker == other.speaker
+            for key in ("signal", "label", "voice"):
+                (data, lengths), (their_data, their_lengths) = getattr(one, key), getattr(other, key)
+                assert data.dtype == their_data.dtype
+                torch.testing.assert_close(data, their_data, rtol=0, atol=0)
+                torch.testing.assert_close(lengths, their_lengths, rtol=0, atol=0)
+
+
+def test_a_processor_reads_files(table):
+    loader = make_loader(table, "emotion", ["happy", "sad"], "cpu", batch_size=4)
+    (batch,) = loader
+    assert isinstance(batch, PaddedBatch) and batch.signal.data.shape == (4, 500)
