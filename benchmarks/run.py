@@ -78,7 +78,7 @@ def main() -> None:
             continue
         print(table(rows), flush=True)
         facts = {**machine(), "commit": commit(), "command": command(sys.argv)}
-        found[f"{name} on a GPU" if on_gpu else name] = {
+        found[f"{name} on a GPU" if on_gpu and name != "gpu" else name] = {
             "machine": facts,
             "rows": [dataclasses.asdict(row) for row in rows],
         }

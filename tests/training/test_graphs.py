@@ -37,6 +37,7 @@ def test_graphs_do_what_the_encoder_does(dtype, monkeypatch):
     passes = EncoderGraphs(graphed)
     optimizer = torch.optim.SGD(usual.parameters(), 0.05)
     close = {"rtol": 1e-3, "atol": 1e-4} if dtype is None else {"rtol": 0.05, "atol": 0.05}
+    most = 1e-3 if dtype is None else 0.1  # of the gradient's length
     for step, frames in enumerate([48, 64, 48, 80, 64, 48, 64, 80]):
         feats = torch.randn(6, frames, 40, device="cuda")
         if step == 4:
@@ -49,9 +50,8 @@ def test_graphs_do_what_the_encoder_does(dtype, monkeypatch):
                 (embeddings * target).sum().backward()
             found.append(embeddings.detach().clone())
         torch.testing.assert_close(*found, **close)
-        for (name, one), other in zip(usual.named_parameters(), graphed.parameters(), strict=True):
-            scale = one.grad.abs().max().clamp(min=1e-3)  # of sums that cancel, little is left but rounding
-            torch.testing.assert_close(other.grad / scale, one.grad / scale, **close, msg=lambda t, n=name: f"{n}: {t}")
+        ours, theirs = (torch.cat([w.grad.flatten() for w in one.parameters()]) for one in (graphed, usual))
+        assert (ours - theirs).norm() < most * theirs.norm()
         for one, other in zip(usual.buffers(), graphed.buffers(), strict=True):
             torch.testing.assert_close(other, one, **close)
         optimizer.step()
