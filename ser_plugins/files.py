@@ -19,6 +19,32 @@ def _umask() -> int:
 
 
 @contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder, which one process at a time can; it is free again when the process ends, however it does.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    import fcntl  # noqa: PLC0415 — Windows, where models run, too, has none
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InputError(f"another process is at work in {folder}; wait for it, or give another folder") from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the same folder, with the same suffix, that replaces ``path`` if the block succeeds.
 

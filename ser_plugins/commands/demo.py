@@ -21,5 +21,5 @@ def run(given: argparse.Namespace) -> None:
     app = make_app(given.model, given.revision)
     try:
         app.launch(server_name=given.host, server_port=given.port)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise InputError(f"port {given.port} of {given.host} is not to be had; give another --port") from error

@@ -34,7 +34,7 @@ from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_loader, with_voices
 from ser_plugins.training.evaluation import embed, predictions
-from ser_plugins.training.fit import Hparams, check_hyperparams, finish, is_finished, run_facts, train
+from ser_plugins.training.fit import Hparams, alone_in, check_hyperparams, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.transfer import check_unheard, locate
 
@@ -76,7 +76,9 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
     corpus = run_on_main(prepare_corpus, [recipe, corpus])
     for fold in folds:
         logger.info("%s, %s, fold %d of %s", recipe.tree["strategy"], corpus.name, fold, n_folds)
-        run_fold(recipe, corpus, fold_parts(corpus, fold, n_folds), fold, output / f"fold{fold}")
+        folder = output / f"fold{fold}"
+        with alone_in(folder):
+            run_fold(recipe, corpus, fold_parts(corpus, fold, n_folds), fold, folder)
 
 
 def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:

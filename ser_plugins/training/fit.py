@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,18 +23,19 @@ from torch.utils.data import DataLoader
 
 from ser_plugins import configuration
 from ser_plugins.audio.handmade import keep_features
+from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
-from ser_plugins.files import atomic_write
+from ser_plugins.files import atomic_write, held
 from ser_plugins.hub.folder import HYPERPARAMS
 from ser_plugins.report.results import METRICS
 from ser_plugins.training.brain import EncoderBrain, learns
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
+from ser_plugins.training.recipe import OF_CORPUS
 from ser_plugins.training.transfer import check_features, locate, transfer
 
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
 logger = logging.getLogger(__name__)
 PLACES = ("output_folder", "cache_folder", "shards_folder", "trials_folder", "ckpt_interval_minutes")
-OF_CORPUS = ("labels", "prior")
 Hparams = Mapping[str, Any]
 Loaders = Callable[[EncoderBrain, Hparams], tuple[DataLoader[Any], DataLoader[Any]]]
 
@@ -123,6 +125,11 @@ def check_hyperparams(tree: configuration.Tree, folder: Path, finished: bool = F
                 f"{folder} was begun with other hyper-parameters ({key} is another); delete it or give another "
                 "--output_folder"
             )
+
+
+def alone_in(folder: Path) -> AbstractContextManager[None]:
+    """Hold a folder for this run, all of whose processes may be at work there."""
+    return nullcontext() if rank_and_size()[0] else held(folder)
 
 
 def is_finished(tree: configuration.Tree, folder: Path) -> bool:

@@ -22,6 +22,7 @@ from ser_plugins.errors import InputError
 
 logger = logging.getLogger(__name__)
 ABOVE_ZERO = {"batch_size", "clusters", "crop_seconds", "embedding_size", "lr_decay_epochs", "n_bins", "n_folds"}
+OF_CORPUS = ("column", "labels", "prior")  # what a run is told by its corpus
 MOST = 2**31  # of a seed: each step has one of its own above it
 
 
@@ -149,6 +150,8 @@ def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
         number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
         if key in {"n_folds", "seed"} and not number:
             raise InputError(f"--{key} {value}: give a whole number")
+        if key in OF_CORPUS:
+            raise InputError(f"--{key}: the corpus tells it; leave it out")
         if key in ABOVE_ZERO and isinstance(value, int | float) and value <= 0:
             raise InputError(f"--{key} {value}: give a number above 0")
     return file, options, given

@@ -24,7 +24,7 @@ from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.report.figures import curve_figure
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.evaluation import equal_error_rate
-from ser_plugins.training.fit import Hparams, finish, is_finished, run_facts, train
+from ser_plugins.training.fit import Hparams, alone_in, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
 
@@ -69,8 +69,9 @@ def pretrain(recipe: Recipe) -> Path:
         shards = run_on_main(prepare_shards, [recipe])
         tree = {**recipe.tree, "labels": shards.speakers}
         source = tree["pretrained_encoder"]
-        brain, _ = train(tree, recipe.options, output, source, SpeakerBrain, partial(make_loaders, shards=shards))
-        run_on_main(export, [recipe, tree, shards, brain, output])
+        with alone_in(output):
+            brain, _ = train(tree, recipe.options, output, source, SpeakerBrain, partial(make_loaders, shards=shards))
+            run_on_main(export, [recipe, tree, shards, brain, output])
     return output
 
 

@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
         ({"multi_stage": "no"}, r"--multi_stage no: give true or false"),
         ({"prec": "bf16"}, r"--prec: give the whole name of the option, --precision"),
         ({"crop_seconds": 0}, r"--crop_seconds 0: give a number above 0"),
+        ({"labels": "[happy, sad]"}, r"--labels: the corpus tells it; leave it out"),
         ({"n_bins": 80}, r"features must be \[batch, frames, 80\], as n_bins says, not \[32, .*, 257\]"),
         ({"number_of_epoch": 3}, r"unknown key 'number_of_epoch'; did you mean number_of_epochs"),
         ({"vad": "sillero"}, r"vad must be one of silero"),
