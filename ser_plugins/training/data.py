@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ser_plugins.audio.spectrogram import SpectrogramNorm
 
 SAMPLE_RATE = 16000
-MOST_HELD = 8 * 2**30  # bytes of audio that a GPU is given to hold
+MOST_HELD = 0.25  # share of a GPU's free memory that a part's audio may take
 
 
 def crop(signal: np.ndarray[Any, Any], samples: int, where: float) -> np.ndarray[Any, Any]:
@@ -137,12 +137,12 @@ def make_loader(
     crop_seconds: float | None = None,
     **options: Any,
 ) -> SaveableDataLoader:
-    """Loader of `make_dataset`; a GPU is given all samples once, as far as `MOST_HELD`, and waits for no file.
+    """Loader of `make_dataset`; a GPU with enough memory is given all samples once, and waits for no file.
 
     ``options`` are those of PyTorch's ``DataLoader``: ``batch_size`` or ``batch_sampler``.
     """
-    held = torch.device(device).type != "cpu" and sum(map(os.path.getsize, table["prepared"])) <= MOST_HELD
-    if not held:
+    size = sum(map(os.path.getsize, table["prepared"]))
+    if torch.device(device).type != "cuda" or size > MOST_HELD * torch.cuda.mem_get_info(device)[0]:
         return SaveableDataLoader(make_dataset(table, column, classes, crop_seconds), collate_fn=PaddedBatch, **options)
     dataset = HeldDataset(make_dataset(table, column, classes), device, crop_seconds)
     return SaveableDataLoader(dataset, collate_fn=_as_it_is, **options)

@@ -256,7 +256,7 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[S
     batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]), speakers=speakers)
     brain.train_batches = batches
     make = partial(make_loader, column=column, classes=classes, device=brain.device)
-    evaluated = batches.batch_size * (1 if brain.device_type == "cpu" else EVALUATED)
+    evaluated = batches.batch_size * (EVALUATED if brain.device_type == "cuda" else 1)
     train_loader = make(parts["train"], crop_seconds=hparams["crop_seconds"], batch_sampler=batches)
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     some = parts["train"].sample(frac=1, random_state=0).groupby(column).head(REFERENCES)
