@@ -37,6 +37,7 @@ CASES = (
     "latency",
     "gpu",
 )
+ON_DEVICE = ("epoch", "memory")  # cases that take --device; gpu takes a GPU in any case
 RESULTS = Path("benchmarks/results")
 
 
@@ -68,7 +69,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(given.threads)
     keep_memory()  # as the recipes do
-    on_gpu = any(word.startswith("cuda") for word in corpus.arguments)
+    on_gpu = any("cuda" in word for word in corpus.arguments)
     file = RESULTS / "speed.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for name in given.names or CASES:
@@ -77,11 +78,10 @@ def main() -> None:
         if not rows:  # there is no GPU
             continue
         print(table(rows), flush=True)
-        facts = {**machine(), "commit": commit(), "command": command(sys.argv)}
-        found[f"{name} on a GPU" if on_gpu and name != "gpu" else name] = {
-            "machine": facts,
-            "rows": [dataclasses.asdict(row) for row in rows],
-        }
+        gpu = {"GPU": torch.cuda.get_device_name()} if name == "gpu" or (on_gpu and name in ON_DEVICE) else {}
+        facts = {**gpu, **machine(), "commit": commit(), "command": command(sys.argv)}
+        key = f"{name} on a GPU" if gpu and name != "gpu" else name
+        found[key] = {"machine": facts, "rows": [dataclasses.asdict(row) for row in rows]}
         text = "\n\n".join(
             f"## {name}\n\n{table([Row(**row) for row in found[name]['rows']])}\n\n{describe(found[name]['machine'])}"
             for name in (key for case in CASES for key in (case, f"{case} on a GPU"))

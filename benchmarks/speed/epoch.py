@@ -143,8 +143,8 @@ def run() -> Iterator[Row]:
         seconds = bare(brain, batches, way)
         yield share_of_peak(brain, batches, seconds, name)
         most = None if way is not encoder else 1.15 if cuda else 1.1
-        for part, whole in (("epoch of S5 with validation", brain.whole), ("its training part", brain.training)):
-            mark = most if whole == brain.whole else None
+        parts_of_it = ("epoch of S5 with validation", brain.whole, most), ("its training part", brain.training, None)
+        for part, whole, mark in parts_of_it:
             yield Row(f"{part} beside {name}", f"{whole:.2f} s", f"{seconds:.2f} s", whole / seconds, most=mark)
     usual = timed(partial(usual_loaders, parts=parts, normalizer=own.normalizer()), tree, own.options, 1 if cuda else 2)
     yield Row(

@@ -152,9 +152,7 @@ def machine() -> dict[str, Any]:
     """What was measured on, and the ceiling found on the spot."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    gpu = {"GPU": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
-        **gpu,
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -36,9 +36,10 @@ def to_image(feats: Tensor, lengths: Tensor | None, n_bins: int) -> tuple[Tensor
     if feats.dim() != 3 or feats.shape[2] != n_bins:
         raise InputError(f"features must be [batch, frames, {n_bins}], as n_bins says, not {list(feats.shape)}")
     frames = count_frames(feats, lengths)
-    # What is exported masks always, for it cannot choose by a value; nor can a CUDA graph, which is of whole batches.
-    capturing = feats.is_cuda and torch.cuda.is_current_stream_capturing()
-    padded = torch.compiler.is_exporting() or (not capturing and bool((frames < feats.shape[1]).any()))
+    if feats.is_cuda and torch.cuda.is_current_stream_capturing():  # which cannot choose by a value
+        padded = lengths is not None
+    else:  # what is exported masks always, for the same reason
+        padded = torch.compiler.is_exporting() or bool((frames < feats.shape[1]).any())
     if padded:
         feats = torch.where(frame_mask(frames, feats.shape[1]).unsqueeze(2), feats, 0.0)
     return feats.unsqueeze(1).contiguous(memory_format=torch.channels_last), frames, padded

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,9 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.averages: dict[str, AveragedModel] = {}
         self.followed: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        self.graphs: EncoderGraphs | None = None
+        self.reference_loader: Iterable[Any] = ()
+        self.valid_loader: Iterable[Any] = ()
         self.best_score, self.saved = -math.inf, -math.inf
 
     def _network(self, name: str) -> nn.Module:
@@ -81,16 +84,15 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         embeddings: Tensor = network(feats, lengths, *told)
         return embeddings
 
-    @cached_property
-    def graphs(self) -> EncoderGraphs | None:
-        """The encoder as CUDA graphs, in training in one process on a GPU.
+    def _init_graphs(self) -> None:
+        """Train the encoder as CUDA graphs, in one process on a GPU.
 
         Not where gradients are accumulated: those of a graph are overwritten by the next mini-batch.
         """
-        encoder = self.modules.embedding_model
-        alone = rank_and_size()[1] == 1 and not isinstance(encoder, DistributedDataParallel | OptimizedModule)
-        fits = self.device_type == "cuda" and self.grad_accumulation_factor == 1
-        return EncoderGraphs(encoder) if alone and fits and getattr(encoder, "capturable", False) else None
+        encoder = self.modules.embedding_model  # not capturable where DDP or torch.compile have wrapped it
+        one_by_one = rank_and_size()[1] == 1 and self.grad_accumulation_factor == 1
+        if self.device_type == "cuda" and one_by_one and getattr(encoder, "capturable", False):
+            self.graphs = EncoderGraphs(encoder)
 
     @property
     def centred(self) -> bool:
@@ -194,6 +196,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         if self.checkpointer is not None:
             for name, optimizer in self.optimizers_dict.items():
                 self.checkpointer.add_recoverable(f"{name}_optimizer", optimizer)
+        self._init_graphs()
         decay = getattr(self.hparams, "ema_decay", None)  # speakers have no reference_loader
         if decay is not None:
             self._init_averages()
@@ -231,7 +234,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             norm.reset_running_stats()
             norm.train().momentum = None  # the mean over all batches
         for batch in self.reference_loader if norms else ():
-            self.embed(batch.to(self.device))
+            if len(batch.id) > 1:  # of one there is no variance
+                self.embed(batch.to(self.device))
         for norm, momentum in norms.items():
             norm.eval().momentum = momentum
 
@@ -242,8 +246,14 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         self._seed_step()
 
     def settle(self) -> dict[str, nn.Module]:
-        """End the training: the networks are those that validation saw. Return them by their names in checkpoints."""
-        self.__dict__.pop("graphs", None)  # and their memory
+        """End the training: the networks are those that validation saw. Return them by their names in checkpoints.
+
+        What holds audio or graphs on a GPU is let go: a next training may want its memory.
+        """
+        if self.checkpointer is not None:
+            self.checkpointer.recoverables.clear()  # the brain is one of them: a circle, which is collected late
+        self.graphs, self.reference_loader, self.valid_loader = None, (), ()
+        gc.collect()
         recoverables: dict[str, nn.Module] = {}
         for name, module in self.modules.items():
             if name in self.averages:

@@ -94,9 +94,12 @@ class HeldDataset(Dataset[Any]):
     """
 
     def __init__(self, dataset: Any, device: torch.device | str, crop_seconds: float | None = None) -> None:
-        items = list(tqdm(dataset, desc="reading audio", leave=False))
-        sizes = torch.tensor([len(item["signal"]) for item in items])
-        self.samples = torch.cat([item["signal"] for item in items]).to(device)
+        items, signals = [], []
+        for item in tqdm(dataset, desc="reading audio", leave=False):
+            signals.append(item.pop("signal").to(device))  # at once: not all of it in the processor's memory, too
+            items.append(item)
+        sizes = torch.tensor(list(map(len, signals)))
+        self.samples = torch.cat(signals)
         self.sizes, self.starts = sizes.to(device), (sizes.cumsum(0) - sizes).to(device)
         self.lengths = sizes.tolist()
         self.names = [(item["id"], item["speaker"]) for item in items]
@@ -141,11 +144,14 @@ def make_loader(
 
     ``options`` are those of PyTorch's ``DataLoader``: ``batch_size`` or ``batch_sampler``.
     """
-    size = sum(map(os.path.getsize, table["prepared"]))
-    if torch.device(device).type != "cuda" or size > MOST_HELD * torch.cuda.mem_get_info(device)[0]:
+    if torch.device(device).type != "cuda" or _size(table) > MOST_HELD * torch.cuda.mem_get_info(device)[0]:
         return SaveableDataLoader(make_dataset(table, column, classes, crop_seconds), collate_fn=PaddedBatch, **options)
     dataset = HeldDataset(make_dataset(table, column, classes), device, crop_seconds)
     return SaveableDataLoader(dataset, collate_fn=_as_it_is, **options)
+
+
+def _size(table: pd.DataFrame) -> int:
+    return sum(map(os.path.getsize, table["prepared"]))
 
 
 def _as_it_is(batch: HeldBatch) -> HeldBatch:

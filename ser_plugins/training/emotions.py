@@ -40,7 +40,7 @@ from ser_plugins.training.transfer import check_unheard, locate
 
 logger = logging.getLogger(__name__)
 Parts = dict[str, pd.DataFrame]
-EVALUATED = 4  # mini-batches that a GPU evaluates at once: it takes no longer than for one
+EVALUATED = 4  # mini-batches that a GPU evaluates at once, by a network that waits for launches more than for sums
 REFERENCES = 16  # training utterances of a class whose centroid stands for it in validation
 
 
@@ -256,7 +256,8 @@ def make_loaders(brain: EncoderBrain, hparams: Hparams, parts: Parts) -> tuple[S
     batches = BalancedBatchSampler(indices, int(hparams["batch_size"]), seed=int(hparams["seed"]), speakers=speakers)
     brain.train_batches = batches
     make = partial(make_loader, column=column, classes=classes, device=brain.device)
-    evaluated = batches.batch_size * (EVALUATED if brain.device_type == "cuda" else 1)
+    small = brain.device_type == "cuda" and getattr(brain.modules.embedding_model, "capturable", False)
+    evaluated = batches.batch_size * (EVALUATED if small else 1)
     train_loader = make(parts["train"], crop_seconds=hparams["crop_seconds"], batch_sampler=batches)
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     some = parts["train"].sample(frac=1, random_state=0).groupby(column).head(REFERENCES)

@@ -8,17 +8,20 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_curve
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor
 from tqdm import tqdm
 
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.data import by_length, make_loader
+from ser_plugins.training.data import by_length, make_dataset
 
 
 def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batch_size: int = 32) -> Tensor:
     """Embed whole utterances: [N, 1, E] on the CPU, in the order of ``table``."""
-    loader = make_loader(by_length(table), "emotion", classes, brain.device, batch_size=batch_size)
+    dataset = make_dataset(by_length(table), "emotion", classes)  # from files: each is read once
+    loader = SaveableDataLoader(dataset, batch_size=batch_size, collate_fn=PaddedBatch)
     brain.modules.eval()
     ids, _, embeddings = brain.embed_all(tqdm(loader, desc="embedding", leave=False))
     found = dict(zip(ids, embeddings.cpu(), strict=True))

@@ -16,7 +16,8 @@ class EncoderGraphs:
     """Forward and backward pass of an encoder, captured for each shape of a batch and launched as a whole.
 
     The shapes share the memory of their activations, for one is done before the next begins. Batches with padding,
-    and shapes beyond the first sixteen, take the usual way; so does all that is not trained.
+    features that need a gradient and shapes beyond the first sixteen take the usual way, as all does that is not
+    trained.
 
     Parameters
     ----------
@@ -34,8 +35,8 @@ class EncoderGraphs:
         """Embed ``feats`` [B, T', F], as the encoder does."""
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         key = feats.shape, dtype
-        usual = key not in self.passes and len(self.passes) == MOST_SHAPES
-        if usual or bool((count_frames(feats, lengths) < feats.shape[1]).any()):
+        full = key not in self.passes and len(self.passes) == MOST_SHAPES
+        if full or feats.requires_grad or bool((count_frames(feats, lengths) < feats.shape[1]).any()):
             return self.encoder(feats, lengths)  # type: ignore[no-any-return]
         if key not in self.passes:
             self.passes[key] = self._capture(feats, dtype)
@@ -49,7 +50,7 @@ class EncoderGraphs:
             # The trials are of another stream than the training, which is as it should be.
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
             passes = _Unpadded(self.encoder, dtype)
-            torch.cuda.make_graphed_callables(passes, (feats.detach().clone(),), pool=self.pool)
+            torch.cuda.make_graphed_callables(passes, (feats.clone(),), allow_unused_input=True, pool=self.pool)
         for name, buffer in self.encoder.named_buffers():
             buffer.copy_(kept[name])
         return passes

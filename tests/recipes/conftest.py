@@ -58,7 +58,7 @@ def runs(train, tmp_path_factory) -> Callable[[str], Path]:
 def run_killed(monkeypatch) -> Callable[..., Path]:
     """Run to the end, but break off before a step, of all that are taken, and begin again.
 
-    Checkpoints are written after each step, and with ``ckpt_interval_steps=0`` after each epoch.
+    Checkpoints are written after each step, and with ``ckpt_interval_steps=0`` after an epoch.
     """
 
     def make(run: Callable[..., Path], step: int, *arguments: object, **changes: object) -> Path:

@@ -1,16 +1,20 @@
 """Validation of a metric loss, recomputed by plain loops."""
 
+import gc
+import weakref
 from functools import partial
 
 import speechbrain as sb
 import torch
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.dataio.batch import PaddedBatch
-from torch.utils.data import DataLoader
+from speechbrain.dataio.dataloader import SaveableDataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ser_plugins import SoftmaxClassifier, TripletLoss
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.training import brain as brain_module
 from ser_plugins.training.brain import EncoderBrain, _inside
 from ser_plugins.training.checkpoints import WholeCheckpointer
 from ser_plugins.training.schedule import steps
@@ -329,3 +333,38 @@ def test_mixed_utterances_are_trained_for_both_of_their_labels():
 def test_weights_of_a_compiled_module_have_the_names_that_it_is_loaded_by():
     layer = torch.nn.Linear(2, 2)
     assert _inside(torch.compile(layer, backend="eager")) is layer and _inside(layer) is layer
+
+
+def test_checkpoints_are_of_the_best_epochs_and_of_one_a_minute(monkeypatch):
+    for direction, sign in (("max", 1), ("min", -1)):
+        brain = EncoderBrain(modules={"network": torch.nn.Linear(1, 1)}, hparams={"epoch_counter": Counter()})
+        monkeypatch.setattr(brain.hparams.epoch_counter, "direction", direction)
+        results = [0.5, 0.6, 0.55, 0.6, 0.5, 0.5, 0.7]  # the third is no best one, nor are the fifth and the sixth
+        clock = iter([100, 110, 120, 130, 191, 192, 193])
+        kept = []
+        for result in results:
+            now = next(clock)
+            monkeypatch.setattr(brain_module.time, "monotonic", lambda now=now: now)
+            kept.append(brain._is_to_be_kept(sign * result))
+        assert kept == [True, True, False, True, True, False, True]
+
+
+def test_what_is_settled_lets_its_audio_go(tmp_path):
+    class Audio(Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return {"id": "one"}
+
+    checkpointer = WholeCheckpointer(tmp_path)
+    brain = EncoderBrain({"network": torch.nn.Linear(1, 1)}, checkpointer=checkpointer)
+    loader = SaveableDataLoader(Audio())
+    checkpointer.add_recoverable("train_loader", loader)
+    brain.reference_loader = brain.valid_loader = DataLoader(loader.dataset)
+    audio = weakref.ref(loader.dataset)
+    del loader
+    gc.collect()
+    assert audio() is not None
+    brain.settle()
+    assert audio() is None

@@ -11,6 +11,7 @@ from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch.utils.data import DataLoader
 
 from ser_plugins.audio.spectrogram import MelSpectrogram
+from ser_plugins.training import data
 from ser_plugins.training.data import HeldBatch, HeldDataset, by_length, crop, make_dataset, make_loader, with_voices
 
 LENGTHS = [300, 100, 500, 100]
@@ -125,3 +126,11 @@ def test_a_processor_reads_files(table):
     loader = make_loader(table, "emotion", ["happy", "sad"], "cpu", batch_size=4)
     (batch,) = loader
     assert isinstance(batch, PaddedBatch) and batch.signal.data.shape == (4, 500)
+
+
+@pytest.mark.parametrize(("free", "held"), [(1e9, True), (1e3, False)])
+def test_a_gpu_with_enough_memory_holds_the_audio(table, monkeypatch, free, held):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    monkeypatch.setattr(data, "HeldDataset", lambda dataset, device, seconds: HeldDataset(dataset, "cpu", seconds))
+    (batch,) = make_loader(table, "emotion", ["happy", "sad"], "cuda", batch_size=4)
+    assert isinstance(batch, HeldBatch if held else PaddedBatch) and batch.signal.data.shape == (4, 500)

@@ -8,6 +8,7 @@ import torch
 from ser_plugins import GhostVLAD, MeanPooling, SEResNet34, ThinResNet34, UtteranceEncoder
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.training import graphs
+from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.graphs import EncoderGraphs
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
@@ -24,6 +25,67 @@ def test_what_looks_at_values_is_not_captured():
     own.capturable = False
     assert not UtteranceEncoder(SEResNet34(), own).capturable
     assert not getattr(SSLBackbone, "capturable", False)
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """What is captured, in the place of a GPU's graphs: the passes themselves, tried three times before."""
+    found = []
+
+    def make(passes, inputs, **_):
+        assert not torch.is_autocast_enabled("cuda")
+        for _ in range(3):
+            passes(*inputs)
+        found.append(tuple(inputs[0].shape))
+        return passes
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    return found
+
+
+def test_each_shape_without_padding_is_captured_once(captured, monkeypatch):
+    monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
+    torch.manual_seed(0)
+    usual = small_encoder().train()
+    encoder = copy.deepcopy(usual)
+    passes = EncoderGraphs(encoder)
+    for step, frames in enumerate([48, 64, 48, 80, 64, 48]):
+        feats, lengths = torch.randn(6, frames, 40), torch.ones(6)
+        if step == 2:
+            lengths[1] = 0.5
+        if step == 4:
+            feats[2, 40:] = 0
+        torch.testing.assert_close(passes(feats, lengths), usual(feats, lengths), rtol=0, atol=0)
+        assert captured == [(6, 48, 40), (6, 64, 40)][: step + 1]  # not the third, nor what is padded
+    for one, other in zip(usual.buffers(), encoder.buffers(), strict=True):  # the trials left no trace
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_features_that_are_trained_have_their_gradient(captured):
+    passes, feats = EncoderGraphs(small_encoder().train()), torch.randn(6, 48, 40, requires_grad=True)
+    passes(feats, torch.ones(6)).square().sum().backward()
+    assert feats.grad is not None and not captured
+
+
+@pytest.mark.parametrize(
+    ("device", "changes", "expected"),
+    [
+        ("cuda", {}, True),
+        ("cpu", {}, False),
+        ("cuda", {"grad_accumulation_factor": 2}, False),
+        ("cuda", {"embedding_model": torch.nn.Linear(4, 4)}, False),
+    ],
+)
+def test_where_training_is_by_graphs(captured, device, changes, expected):
+    options = {"lr": 0.1, **{key: value for key, value in changes.items() if key != "embedding_model"}}
+    modules = {"embedding_model": changes.get("embedding_model", small_encoder()), "classifier": torch.nn.Linear(8, 2)}
+    brain = EncoderBrain(modules, lambda weights: torch.optim.SGD(weights, 0.1), options, {"device": "cpu"})
+    brain.device_type = device
+    brain.init_optimizers()
+    assert (brain.graphs is not None) == expected
+    brain.settle()
+    assert brain.graphs is None
 
 
 @needs_gpu
