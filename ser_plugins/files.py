@@ -22,6 +22,8 @@ def _umask() -> int:
 def held(folder: Path) -> Iterator[None]:
     """Hold a folder, which one process at a time can; it is free again when the process ends, however it does.
 
+    It is made where it is missing; one that stays empty goes again.
+
     Raises
     ------
     InputError
@@ -42,6 +44,8 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        with suppress(OSError):  # left behind if there is anything in it
+            folder.rmdir()
 
 
 @contextmanager

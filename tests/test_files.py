@@ -76,4 +76,7 @@ def test_a_folder_is_held_by_one_process_at_a_time(tmp_path):
         pass
     with held(folder), pytest.raises(BlockingIOError):
         raise BlockingIOError  # what goes wrong inside is not taken for it
-    assert not list(folder.iterdir())
+    assert not folder.exists()
+    with held(folder):
+        (folder / "metrics.json").write_text("{}")
+    assert (folder / "metrics.json").is_file()
