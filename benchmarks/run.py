@@ -69,7 +69,6 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(given.threads)
     keep_memory()  # as the recipes do
-    on_gpu = any("cuda" in word for word in corpus.arguments)
     file = RESULTS / "speed.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for name in given.names or CASES:
@@ -78,7 +77,8 @@ def main() -> None:
         if not rows:  # there is no GPU
             continue
         print(table(rows), flush=True)
-        gpu = {"GPU": torch.cuda.get_device_name()} if name == "gpu" or (on_gpu and name in ON_DEVICE) else {}
+        used = name == "gpu" or (name in ON_DEVICE and corpus.on_gpu())
+        gpu = {"GPU": torch.cuda.get_device_name()} if used else {}
         facts = {**gpu, **machine(), "commit": commit(), "command": command(sys.argv)}
         key = f"{name} on a GPU" if gpu and name != "gpu" else name
         found[key] = {"machine": facts, "rows": [dataclasses.asdict(row) for row in rows]}

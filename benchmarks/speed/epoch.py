@@ -24,7 +24,7 @@ from ser_plugins.training.data import SAMPLE_RATE, crop, make_dataset
 from ser_plugins.training.emotions import make_loaders, prepare_corpus
 from ser_plugins.training.fit import train
 from ser_plugins.training.graphs import EncoderGraphs
-from speed.corpus import recipe
+from speed.corpus import on_gpu, recipe
 from speed.harness import Row, ceiling, now
 
 
@@ -133,7 +133,7 @@ def run() -> Iterator[Row]:
     corpus = prepare_corpus(own, own.read_corpus())
     parts = {name: table for name, table in fold_parts(corpus, 1).items() if name != "test"}
     tree = {**own.tree, "labels": list(corpus.labels)}
-    cuda = str(own.options["device"]).startswith("cuda")
+    cuda = on_gpu()
     brain = timed(partial(make_loaders, parts=parts), tree, own.options, 40 if cuda else 2)
     loader, _ = make_loaders(brain, vars(brain.hparams), parts)
     batches = list(loader)

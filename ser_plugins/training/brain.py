@@ -89,8 +89,9 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
         Not where gradients are accumulated: those of a graph are overwritten by the next mini-batch.
         """
-        encoder = self.modules.embedding_model  # not capturable where DDP or torch.compile have wrapped it
-        one_by_one = rank_and_size()[1] == 1 and self.grad_accumulation_factor == 1
+        encoder = self.modules.embedding_model
+        compiled = isinstance(encoder, OptimizedModule)  # which has all attributes of what it wraps
+        one_by_one = rank_and_size()[1] == 1 and self.grad_accumulation_factor == 1 and not compiled
         if self.device_type == "cuda" and one_by_one and getattr(encoder, "capturable", False):
             self.graphs = EncoderGraphs(encoder)
 

@@ -75,6 +75,7 @@ def test_features_that_are_trained_have_their_gradient(captured):
         ("cpu", {}, False),
         ("cuda", {"grad_accumulation_factor": 2}, False),
         ("cuda", {"embedding_model": torch.nn.Linear(4, 4)}, False),
+        ("cuda", {"embedding_model": torch.compile(small_encoder())}, False),
     ],
 )
 def test_where_training_is_by_graphs(captured, device, changes, expected):
@@ -114,6 +115,10 @@ def test_graphs_do_what_the_encoder_does(dtype, monkeypatch):
         torch.testing.assert_close(*found, **close)
         ours, theirs = (torch.cat([w.grad.flatten() for w in one.parameters()]) for one in (graphed, usual))
         assert (ours - theirs).norm() < most * theirs.norm()
+        if dtype is None:  # in bfloat16 single ones, sums that cancel, are little else than rounding
+            for (name, one), other in zip(usual.named_parameters(), graphed.parameters(), strict=True):
+                scale = one.grad.abs().max().clamp(min=1e-3)
+                torch.testing.assert_close(other.grad / scale, one.grad / scale, **close, msg=name)
         for one, other in zip(usual.buffers(), graphed.buffers(), strict=True):
             torch.testing.assert_close(other, one, **close)
         optimizer.step()
