@@ -135,9 +135,9 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     def _seed_step(self) -> None:
         """Give the next step its own seed: a resumed run crops and augments as one that was never stopped."""
-        rank, size = rank_and_size()
         step = self.hparams.epoch_counter.current * len(self.train_batches) + self.step
-        seed = int(self.hparams.seed) + step * size + rank
+        # Hashed: with a sum, the seeds 1 and 2 would draw the same, a step apart.
+        seed = int(np.random.SeedSequence((int(self.hparams.seed), step, rank_and_size()[0])).generate_state(1)[0])
         sb.utils.seed.seed_everything(seed, verbose=False)
         if self.hparams.wav_augment is None:
             return

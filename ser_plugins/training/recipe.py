@@ -23,7 +23,7 @@ from ser_plugins.errors import InputError
 logger = logging.getLogger(__name__)
 ABOVE_ZERO = {"batch_size", "clusters", "crop_seconds", "embedding_size", "lr_decay_epochs", "n_bins", "n_folds"}
 OF_CORPUS = ("column", "labels", "prior")  # what a run is told by its corpus
-MOST = 2**31  # of a seed: each step has one of its own above it
+MOST = 2**32  # of a seed, for NumPy
 
 
 @dataclass

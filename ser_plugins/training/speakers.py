@@ -28,6 +28,7 @@ from ser_plugins.training.fit import Hparams, alone_in, finish, is_finished, run
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
 
+SPLIT_SEED = 1  # whatever a training's seed is: all of a corpus' trainings take the same shards, and compare
 logger = logging.getLogger(__name__)
 
 
@@ -61,6 +62,7 @@ def trial_error(brain: EncoderBrain, shards: ShardFolder) -> float:
 def pretrain(recipe: Recipe) -> Path:
     """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
     recipe.require("shards_folder", "recipes/train.py")
+    check_voices(recipe)
     output = recipe.output_folder()
     if is_finished(recipe.tree, output):
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
@@ -75,6 +77,16 @@ def pretrain(recipe: Recipe) -> Path:
     return output
 
 
+def check_voices(recipe: Recipe) -> None:
+    """Stop where what tells the speakers apart is to be taken away."""
+    _, norm = recipe.front_end()
+    if getattr(norm, "axis", None) == "speaker" or recipe.tree["speaker_centred"]:
+        raise InputError(
+            "speakers are told apart by what --norm_axis speaker and --speaker_centred take away; leave them to "
+            "recipes/train.py"
+        )
+
+
 def prepare_shards(recipe: Recipe) -> ShardFolder:
     """Open the corpus' shards, or pack them."""
     tree = recipe.tree
@@ -83,6 +95,8 @@ def prepare_shards(recipe: Recipe) -> ShardFolder:
         found = open_shards(folder)
         if found is not None:
             check_shards(found, recipe.normalizer())
+            if given := [f"--{key}" for key in ("trials_file", "valid_speakers") if tree[key] is not None]:
+                logger.warning("%s has the pairs that it was packed with; %s counts for nothing", folder, given[0])
             return found
     corpus = read_speakers(recipe)
     held_out = tree["valid_speakers"]
@@ -92,7 +106,7 @@ def prepare_shards(recipe: Recipe) -> ShardFolder:
         held_out = min(max(corpus.table["speaker"].nunique() // 10, 2), 50)
     elif held_out == 0:
         raise InputError("--valid_speakers 0 leaves no pairs to validate on; give 2 or more, or --trials_file")
-    parts, pairs = split_speakers(corpus, held_out, tree["trial_pairs"], tree["seed"])
+    parts, pairs = split_speakers(corpus, held_out, tree["trial_pairs"], SPLIT_SEED)
     if tree["trials_file"] is not None:
         parts["trials"], pairs = read_trials(tree["trials_file"], tree["trials_folder"] or corpus.root)
     for name, part in parts.items():

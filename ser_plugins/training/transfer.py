@@ -16,7 +16,7 @@ from ser_plugins import configuration
 from ser_plugins.corpora.folds import training_ids
 from ser_plugins.errors import InputError
 from ser_plugins.hub.folder import CHECKPOINT, CONFIG, HYPERPARAMS
-from ser_plugins.hub.history import history
+from ser_plugins.hub.history import history, hyperparameter
 from ser_plugins.hub.loading import read_config
 from ser_plugins.hub.source import find_folder
 from ser_plugins.report.results import Run
@@ -134,13 +134,19 @@ def check_unheard(checkpoint: Path, held_out: pd.DataFrame) -> None:
     InputError
         If it knows some of them, or learnt to tell their speakers apart.
     """
-    for run in history(checkpoint.parent).runs:
-        known = sorted(held_out.loc[_heard(run, held_out), "id"])
+    past = history(checkpoint.parent)
+    heard = {run.folder: _heard(run, held_out) for run in past.runs}
+    stage = past.folder.parent  # a fold's own first stage is no run, but tells whose voices it learnt
+    if hyperparameter(stage, "column") == "speaker":
+        names, corpus = hyperparameter(stage, "labels"), hyperparameter(stage, "corpus")
+        heard[stage] = held_out["speaker"].isin([*names, *(f"{corpus}-{name}" for name in names)])
+    for folder, marked in heard.items():
+        known = sorted(held_out.loc[marked, "id"])
         if known:
             raise InputError(
                 f"the encoder {checkpoint} was trained on {len(known)} utterances that are validated or tested on "
-                f"here, or on their speakers, {known[0]} among them, in {run.folder}; give that of the same fold, "
-                "…/fold{fold}/model, or one of another corpus"
+                f"here, or on their speakers, {known[0]} among them, in {folder}; give that of the same fold, "
+                "…/fold{fold}/…, or one of another corpus"
             )
 
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
         ({"n_folds": "ten"}, r"--n_folds ten: give a whole number"),
         ({"fold": "first"}, r"--fold first: give a number"),
         ({"seed": -1}, r"--seed -1: give a whole number"),
-        ({"seed": 2**31}, r"--seed 2147483648: give a whole number"),
+        ({"seed": 2**32}, r"--seed 4294967296: give a whole number"),
         ({"multi_stage": "no"}, r"--multi_stage no: give true or false"),
         ({"prec": "bf16"}, r"--prec: give the whole name of the option, --precision"),
         ({"crop_seconds": 0}, r"--crop_seconds 0: give a number above 0"),

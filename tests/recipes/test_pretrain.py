@@ -113,12 +113,13 @@ def test_a_killed_run_ends_as_one_that_was_not(finished, run, run_killed, tmp_pa
 
 
 def test_so_does_one_with_recorded_noise_and_rooms(run, run_killed, recordings, tmp_path):
-    whole = weights(run(tmp_path / "whole", "pretrain_rooms", **recordings))
+    recorded = run(tmp_path / "whole", "pretrain_rooms", **recordings)
+    whole = weights(recorded)
     resumed = weights(run_killed(run, 2, tmp_path / "killed", "pretrain_rooms", **recordings))
-    other = weights(run(tmp_path / "white", "pretrain_rooms", rir_csv=recordings["rir_csv"]))
+    white = run(tmp_path / "white", "pretrain_rooms", rir_csv=recordings["rir_csv"])
     for name, weight in whole.items():
         torch.testing.assert_close(resumed[name], weight, rtol=0, atol=0, msg=name)
-    assert not torch.equal(other["embedding.weight"], whole["embedding.weight"])
+    assert (white / "train_log.txt").read_text() != (recorded / "train_log.txt").read_text()
 
 
 def test_margin_and_ghosts_are_a_line_each(run, arguments, tmp_path):
@@ -143,12 +144,26 @@ def test_a_list_of_trials_takes_the_place_of_held_out_speakers(run, voxceleb2, t
     assert (metrics["speakers"], metrics["n_trials"], metrics["trials"]) == (SPEAKERS, 3, 2)
 
 
-def test_shards_are_enough_without_the_corpus(run, finished, arguments, tmp_path):
+def test_all_seeds_take_the_same_shards(run, finished, tmp_path):
+    folder = run(tmp_path / "run", seed=2, number_of_epochs=1)
+    first, second = (json.loads((one / "metrics.json").read_text()) for one in (finished, folder))
+    assert first["shards_sha256"] == second["shards_sha256"]
+    assert not torch.equal(weights(finished)["embedding.weight"], weights(folder)["embedding.weight"])
+
+
+@pytest.mark.parametrize("change", [{"norm_axis": "speaker"}, {"speaker_centred": True}])
+def test_what_tells_speakers_apart_is_not_taken_away(run, tmp_path, change):
+    with pytest.raises(InputError, match="speakers are told apart by what --norm_axis speaker and --speaker_centred"):
+        run(tmp_path / "run", **change)
+
+
+def test_shards_are_enough_without_the_corpus(run, finished, arguments, tmp_path, caplog):
     words = arguments(tmp_path / "run", number_of_epochs=1)
     where = words.index("--data_folder")
     words = words[:where] + words[where + 2 :]
     folder = pretrain(Recipe.from_arguments(words))
     assert (folder / "encoder").is_dir()
+    assert "has the pairs that it was packed with; --valid_speakers counts for nothing" in caplog.text
     words[words.index("--output_folder") + 1] = str(tmp_path / "other")
     recipe = Recipe.from_arguments(words)
     with pytest.raises(InputError, match="made with another vad; give the corpus' folder to pack it anew"):

@@ -217,6 +217,19 @@ def test_training_alone_is_augmented_and_each_step_in_its_own_way():
         assert torch.equal(brain.compute_forward(batch, sb.Stage.VALID), plain)
 
 
+def test_no_seed_draws_what_another_does_a_step_later():
+    modules = {name: torch.nn.Identity() for name in ("compute_features", "mean_var_norm", "embedding_model")}
+    counter = type("Counter", (), {"current": 2})()
+    drawn = []
+    for seed in (1, 2, 3):
+        brain = EncoderBrain(modules, hparams={**PLAIN, "epoch_counter": counter, "seed": seed})
+        brain.train_batches = [None] * 5
+        for brain.step in range(20):
+            brain.on_fit_batch_end(None, None, None, should_step=False)
+            drawn.append(float(torch.rand((), dtype=torch.float64)))
+    assert len(set(drawn)) == 60
+
+
 def test_utterances_that_augmenters_add_keep_label_and_speaker():
     """SpeechBrain's augmenters may put copies beside the originals, twice, once before and once after the features."""
     doubled = [Augmenter(concat_original=True, augmentations=[torch.nn.Identity()]) for _ in range(2)]

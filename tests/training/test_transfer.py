@@ -247,6 +247,22 @@ def test_all_runs_that_led_to_an_encoder_are_asked_what_they_know(chain, held_ou
             check_unheard(chain, utterances(*held_out))
 
 
+def test_the_first_stage_of_a_fold_is_asked_whose_voices_it_learnt(tmp_path):
+    stage = tmp_path / "S3" / "one" / "1" / "fold2" / "speakers"
+    (stage / "encoder").mkdir(parents=True)
+    encoder = stage / "encoder" / CHECKPOINT
+    encoder.touch()
+    (stage / "hyperparams.yaml").write_text("corpus: one\ncolumn: speaker\nlabels: [s1, s2]\n")
+    later = write_run(tmp_path / "later" / "fold1", corpus="two", fold=1, pretrained_encoder=str(encoder.parent))
+    for checkpoint in (encoder, later):
+        check_unheard(checkpoint, utterances("one-3", "two-2"))
+        with pytest.raises(InputError, match=r"1 utterances .* one-2 among them, in .*fold2/speakers; give that of"):
+            check_unheard(checkpoint, utterances("one-3", "one-2"))
+    (stage / "hyperparams.yaml").write_text("corpus: both\ncolumn: speaker\nlabels: [one-s1, one-s2]\n")
+    with pytest.raises(InputError, match=r"1 utterances .* one-2"):
+        check_unheard(encoder, utterances("one-3", "one-2"))
+
+
 def test_of_merged_corpora_each_has_its_name(tmp_path):
     encoder = write_run(tmp_path / "pretrain" / "both" / "1", corpus="one+two", eer=0.1)
     (encoder.parent / "config.json").write_text(json.dumps({"labels": ["one-s1", "two-s1"], "modules": {}}))
