@@ -63,8 +63,8 @@ NON_COMMERCIAL = (
     "CC BY-NC-SA 4.0: name the source, and share what you make of them under the same licence."
 )
 UNKNOWN = (
-    "The licence of some of the data is not known to the program that wrote this card: ask who published the model "
-    "before you use it."
+    "What the licence of some of the data asks of the weights is not known to the program that wrote this card: ask who "
+    "published the model before you use it."
 )
 
 
@@ -188,8 +188,7 @@ def data_sources(runs: Sequence[Metrics], start: str) -> tuple[list[Source], lis
     found: dict[str, Source | str] = {}
     for run in runs:
         for name in _corpora(run):
-            unknown = f"`{name}`: of this corpus the card knows the name alone, not the licence"
-            found[name] = SOURCES.get(name) or (SYNTHETIC if run["synthetic"] else unknown)
+            found[name] = SOURCES.get(name) or (SYNTHETIC if run["synthetic"] else _other(name, run))
     if start.startswith("Weights"):
         found[start] = f"The data that the first weights were learnt from: {start[0].lower()}{start[1:]}"
     return [source for source in found.values() if isinstance(source, Source)], list(found.values())
@@ -205,6 +204,13 @@ def licence_of(known: Sequence[Source], complete: bool) -> tuple[str, str]:
     if "odbl" in identifiers:
         return "odbl", "The weights are given under the licence of CREMA-D, ODbL 1.0."
     return "apache-2.0", "The weights are given under the licence of ser-plugins, Apache-2.0."
+
+
+def _other(name: str, run: Metrics) -> str:
+    """Say of a corpus what its reader says."""
+    licence = run.get("licence", "unknown") if name == run["corpus"] else "unknown"
+    known = "the name alone, not the licence" if licence == "unknown" else f"the name, and the licence: {licence}"
+    return f"`{name}`: of this corpus the card knows {known}"
 
 
 def _corpora(run: Metrics) -> list[str]:

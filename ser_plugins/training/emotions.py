@@ -172,6 +172,7 @@ def finish_fold(
         "strategy": tree["strategy"],
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
+        "licence": corpus.licence,
         "fold": tree["fold"],
         "seed": tree["seed"],
         "labels": list(labels),

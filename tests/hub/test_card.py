@@ -67,6 +67,8 @@ def test_a_fold_below_the_mean_takes_no_warning(tmp_path, write_run):
         ({"corpus": "ravdess"}, "cc-by-nc-sa-4.0", "not for commercial use"),
         ({"corpus": "cremad"}, "odbl", "licence of CREMA-D, ODbL 1.0"),
         ({"corpus": "own"}, "unknown", "ask who published the model"),
+        ({"corpus": "own", "licence": "unknown"}, "unknown", "the card knows the name alone, not the licence"),
+        ({"corpus": "own", "licence": "CC0"}, "unknown", "the card knows the name, and the licence: CC0"),
         ({"corpus": "demo", "synthetic": True}, "apache-2.0", "of real speech it knows nothing"),
         ({"corpus": "ravdess", "pretrained_encoder": "some/encoder"}, "cc-by-nc-sa-4.0", "ask who published the model"),
         ({"corpus": "cremad", "pretrained_encoder": "some/encoder"}, "unknown", "`some/encoder`, of which nothing"),
