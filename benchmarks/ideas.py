@@ -45,7 +45,7 @@ classifier: !new:ser_plugins.SoftmaxClassifier
     n_classes: !ref <n_classes>
     dropout: 0.5
 """
-NOISE = """
+SPEED_AND = """
 wav_augment: !new:speechbrain.augment.augmenter.Augmenter
     min_augmentations: 2
     augment_prob: 0.8
@@ -53,28 +53,31 @@ wav_augment: !new:speechbrain.augment.augmenter.Augmenter
         - !new:speechbrain.augment.time_domain.SpeedPerturb
             orig_freq: 16000
             speeds: [85, 90, 95, 105, 110, 115]
+"""
+NOISE = f"""{SPEED_AND}
         - !new:speechbrain.augment.time_domain.AddNoise
             snr_low: 10
             snr_high: 40
 """
 # At the same tempo 18, 19, 21 or 22 twentieths as high: a sample rate of 20 makes a short resampling filter of that.
-PITCH = """
-wav_augment: !new:speechbrain.augment.augmenter.Augmenter
-    min_augmentations: 2
-    augment_prob: 0.8
-    augmentations:
-        - !new:speechbrain.augment.time_domain.SpeedPerturb
-            orig_freq: 16000
-            speeds: [85, 90, 95, 105, 110, 115]
+PITCH = f"""{SPEED_AND}
         - !new:speechbrain.augment.augmenter.Augmenter
             min_augmentations: 1
             max_augmentations: 1
             shuffle_augmentations: True
             augmentations:
-                - !new:torchaudio.transforms.PitchShift {sample_rate: 20, n_steps: -1.82}
-                - !new:torchaudio.transforms.PitchShift {sample_rate: 20, n_steps: -0.88}
-                - !new:torchaudio.transforms.PitchShift {sample_rate: 20, n_steps: 0.85}
-                - !new:torchaudio.transforms.PitchShift {sample_rate: 20, n_steps: 1.66}
+                - !new:torchaudio.transforms.PitchShift
+                    sample_rate: 20
+                    n_steps: -1.82
+                - !new:torchaudio.transforms.PitchShift
+                    sample_rate: 20
+                    n_steps: -0.88
+                - !new:torchaudio.transforms.PitchShift
+                    sample_rate: 20
+                    n_steps: 0.85
+                - !new:torchaudio.transforms.PitchShift
+                    sample_rate: 20
+                    n_steps: 1.66
 """
 CHANGES = {
     "no speed": "wav_augment: null",
