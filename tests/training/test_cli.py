@@ -27,3 +27,8 @@ def test_freed_memory_is_used_again():
     # Pages of the first and largest tensor, and not of all that follow.
     pages = 40 * 4_000_000 // resource.getpagesize()
     assert faults(True) < 1.2 * pages < 5 * pages < faults(False)
+
+
+def test_the_recipes_do_not_say_that_they_cannot_save_figures():
+    code = "import ser_plugins.training.cli"
+    assert not subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
