@@ -63,8 +63,8 @@ NON_COMMERCIAL = (
     "CC BY-NC-SA 4.0: name the source, and share what you make of them under the same licence."
 )
 UNKNOWN = (
-    "What the licence of some of the data asks of the weights is not known to the program that wrote this card: ask who "
-    "published the model before you use it."
+    "What the licence of some of the data asks of the weights is not known to the program that wrote this card: ask "
+    "who published the model before you use it."
 )
 
 
