@@ -81,7 +81,9 @@ class SEBasicBlock(nn.Module):
         self.se = None if reduction is None else SqueezeExcitation(outputs, reduction)
         self.shortcut: nn.Conv2d | None = None
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            # Of few channels such a convolution, backwards, writes where it must not (oneDNN 3.10, AVX-512).
+            self.skip = stride if inputs < 16 else 1
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride // self.skip, bias=False)
             self.shortcut_bn = MaskedBatchNorm(outputs)
 
     def forward(self, x: Tensor, frames: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -92,7 +94,7 @@ class SEBasicBlock(nn.Module):
         if self.se is not None:
             out = self.se(out, frames)
         if self.shortcut is not None:
-            x = self.shortcut_bn(self.shortcut(x), mask)
+            x = self.shortcut_bn(self.shortcut(x[:, :, :: self.skip, :: self.skip]), mask)
         return out.add_(x).relu_()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,21 @@ from ser_plugins.errors import InputError
 METRICS = "metrics.json"
 FOLD = re.compile(r"fold\d+")  # a copy beside it, as fold1_old, is none
 PREDICTIONS = ["id", "speaker", "emotion", "predicted"]
-DAMAGED = "cannot be read; delete its folder, and train anew"
+REMEDY = "delete its folder, and train anew"
 # What a sweep trained lies in sweeps/<key>/<value>/: SpeechBrain's command line takes no path with an equals sign.
 NUMBER = r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?"
 SETTING = re.compile(rf"/sweeps/(\w+)/({NUMBER})/")
+
+
+class _Metrics(dict[str, Any]):
+    """What is read of a ``metrics.json``; what it lacks is told by name."""
+
+    def __init__(self, file: Path, found: Mapping[str, Any]) -> None:
+        super().__init__(found)
+        self.file = file
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"{self.file} tells no {key}; {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -51,9 +63,13 @@ class Run:
         """All of ``predictions.csv``: what was tested, what is predicted, and the log-probability of each class."""
         file = self.folder / "predictions.csv"
         try:
-            return pd.read_csv(file, dtype=dict.fromkeys([*PREDICTIONS, "corpus"], str), keep_default_na=False)
+            table = pd.read_csv(file, dtype=dict.fromkeys([*PREDICTIONS, "corpus"], str), keep_default_na=False)
         except (OSError, ValueError) as error:
-            raise InputError(f"{file} {DAMAGED}") from error
+            raise InputError(f"{file} cannot be read; {REMEDY}") from error
+        tested = len(table) if self.part else self.metrics.get("n_test", len(table))
+        if not {*PREDICTIONS} <= {*table.columns} or len(table) != tested:
+            raise InputError(f"{file} is not whole; {REMEDY}")
+        return table
 
     def predictions(self) -> pd.DataFrame:
         """``id``, ``speaker``, ``emotion`` and ``predicted`` of the test part."""
@@ -72,8 +88,11 @@ class Run:
 
     def embeddings(self) -> NDArray[np.float32]:
         """Embeddings [N, E] in the order of the predictions."""
-        with np.load(self.embeddings_file) as file:
-            found: NDArray[np.float32] = file["embedding"]
+        try:
+            with np.load(self.embeddings_file) as file:
+                found: NDArray[np.float32] = file["embedding"]
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise InputError(f"{self.embeddings_file} cannot be read; {REMEDY}") from error
         return found
 
 
@@ -159,6 +178,9 @@ def read_experiments(results: Path) -> list[Experiment]:
 def read_runs(folder: Path) -> tuple[Run, ...]:
     """Read the finished folds of an experiment, in order."""
     runs = [Run(fold, read_metrics(fold)) for fold in finished_folds(folder)]
+    for run in runs:
+        if run.folder.name != f"fold{run.fold}":
+            raise InputError(f"{run.folder} holds fold {run.fold}; give a copy another place")
     return tuple(sorted(runs, key=lambda run: run.fold))
 
 
@@ -171,9 +193,9 @@ def read_metrics(run: Path) -> Mapping[str, Any]:
     """Read what a finished run tells of itself."""
     file = run / METRICS
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} {DAMAGED}") from error
+        return _Metrics(file, dict(json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{file} cannot be read; {REMEDY}") from error
 
 
 def _setting(folder: Path) -> tuple[str, float] | None:

@@ -1,6 +1,8 @@
 """SE-ResNet-34 against a plain network without masks, that takes one utterance after the other."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -166,3 +168,16 @@ def test_without_reduction_it_is_the_network_whose_gates_are_open():
         block.se.expand.bias.fill_(100.0)
     feats, lengths = torch.randn(2, 60, 257), torch.tensor([1.0, 0.5])
     torch.testing.assert_close(plain(feats, lengths), gated(feats, lengths))
+
+
+def test_few_channels_on_few_bins_do_not_end_the_process():
+    """The backward pass of a convolution with one tap and a stride, of few channels, may write where it must not."""
+    code = """
+import torch
+from ser_plugins.models.se_resnet import SEBasicBlock
+block = SEBasicBlock(4, 8, 2, 16).to(memory_format=torch.channels_last)
+for frames in range(30, 130):
+    x = torch.randn(32, 4, frames, 40).contiguous(memory_format=torch.channels_last)
+    block(x.requires_grad_(), None, None).square().mean().backward()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

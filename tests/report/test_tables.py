@@ -74,6 +74,35 @@ def test_a_copy_of_a_fold_is_none(tmp_path):
     assert [one.folder.name for one in read_experiments(tmp_path)] == ["S5"]
 
 
+def test_a_copy_of_a_fold_among_the_folds_is_refused(tmp_path):
+    write(tmp_path, [[0.5, 0.4, 0.3]])
+    shutil.copytree(tmp_path / "fold1", tmp_path / "fold3")
+    with pytest.raises(InputError, match="fold3 holds fold 1; give a copy another place"):
+        read_runs(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '{"strategy": "S5"}', "3"])
+def test_other_metrics_than_a_runs_are_told(tmp_path, text):
+    write(tmp_path, [[0.5, 0.4, 0.3]])
+    (tmp_path / "fold1" / "metrics.json").write_text(text)
+    what = "tells no fold" if "{" in text else "cannot be read"
+    with pytest.raises(InputError, match=f"fold1/metrics.json {what}; delete its folder, and train anew"):
+        read_runs(tmp_path)
+
+
+def test_predictions_and_embeddings_that_are_cut_are_told(tmp_path):
+    write(tmp_path, [[0.5, 0.4, 0.3]], n_test=2)
+    (run,) = read_runs(tmp_path)
+    for content in ("id,speaker,emotion,predicted\n1,2,3,4\n", "speaker,emotion,predicted\n2,3,4\n2,3,4\n"):
+        (run.folder / "predictions.csv").write_text(content)
+        with pytest.raises(InputError, match="fold1/predictions.csv is not whole; delete its folder"):
+            run.scores()
+    np.savez(run.embeddings_file, embedding=np.zeros((20, 30)))
+    run.embeddings_file.write_bytes(run.embeddings_file.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"fold1/embeddings.npz cannot be read; delete its folder"):
+        run.embeddings()
+
+
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv"])
 def test_a_damaged_fold_is_named(tmp_path, name):
     write(tmp_path, [[0.5, 0.4, 0.3]])
