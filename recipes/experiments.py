@@ -29,6 +29,8 @@ def main() -> None:
         failed = given.command(given, options)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on")
     if failed:
         sys.exit("\n".join([f"error: {len(failed)} of the runs failed; the same command tries them again", *failed]))
 
@@ -67,8 +69,8 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def grid(text: str) -> tuple[str, list[str]]:
     key, _, values = text.partition("=")
-    numbers = [value.strip() for value in values.split(",")]
-    if not all(re.fullmatch(NUMBER, number) for number in numbers):
+    numbers = list(dict.fromkeys(value.strip() for value in values.split(",")))
+    if not re.fullmatch(r"\w+", key) or not all(re.fullmatch(NUMBER, number) for number in numbers):
         raise argparse.ArgumentTypeError(f"{text}: give a key and numbers, as clusters=4,6,8,10")
     return key, numbers
 
@@ -90,7 +92,8 @@ def sweep(given: argparse.Namespace, options: list[str]) -> list[str]:
         folder = given.results / "sweeps" / key / value
         jobs += plan(strategies(given), given.folds, [*options, f"--{key}", value], folder)
     failed = train(jobs, given)
-    print(f"next: python recipes/experiments.py figures {given.results}")
+    if len(failed) < len(jobs) or not jobs:
+        print(f"next: python recipes/experiments.py figures {given.results}")
     return failed
 
 
@@ -111,7 +114,7 @@ def report(given: argparse.Namespace, _: list[str]) -> list[str]:
 
 
 def strategies(given: argparse.Namespace) -> list[Path]:
-    return [HPARAMS / f"{name}.yaml" for name in given.strategies.split(",")]
+    return [HPARAMS / f"{name}.yaml" for name in dict.fromkeys(given.strategies.split(","))]
 
 
 def train(jobs: list[Job], given: argparse.Namespace) -> list[str]:

@@ -40,3 +40,5 @@ def main(words: Sequence[str] | None = None) -> None:
         given.run(given)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

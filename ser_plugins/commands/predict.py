@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Print or write the table."""
-    from ser_plugins.inference import command  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.errors import InputError  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.inference import command  # noqa: PLC0415
 
+    if not given.timeline and (given.window, given.hop) != (3.0, 1.0):
+        raise InputError("--window and --hop are those of --timeline; give that, too")
     command.timelines(given) if given.timeline else command.predictions(given)

@@ -78,7 +78,7 @@ def load(source: str | Path, revision: str | None = None, device: str | None = N
         ...
     ser_plugins.errors.InputError: ...config.json is missing; give the model/ or encoder/ folder of a run
     """
-    _check_device(device)
+    check_device(device)
     folder = find_folder(source, [CONFIG, WEIGHTS], revision)
     config = read_config(folder / CONFIG)
     weights = _read_weights(folder / WEIGHTS, config)
@@ -99,7 +99,8 @@ def load(source: str | Path, revision: str | None = None, device: str | None = N
     return model
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Stop where there is no such device."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -20,7 +20,7 @@ from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.inference.batches import choose_labels
 from ser_plugins.inference.files import find_files, header_seconds, readable
 from ser_plugins.inference.table import Part, identity_of
-from ser_plugins.inference.timeline import describe_recording, timeline_figure
+from ser_plugins.inference.timeline import check_windows, describe_recording, timeline_figure
 from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
 from ser_plugins.inference.voice import adapt_or_warn, told_voice
 from ser_plugins.training.cli import keep_memory, return_memory
@@ -61,6 +61,7 @@ def embeddings(given: argparse.Namespace) -> None:
 def timelines(given: argparse.Namespace) -> None:
     """Print or write the windows of each recording; with a table goes a figure of each."""
     return_memory()
+    check_windows(given.window, given.hop)
     model, files = _prepare(given)
     labels, _ = choose_labels(model, _labels(given))
     columns = {"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "emotion": pa.string()}
@@ -125,6 +126,8 @@ def _draw(pieces: list[pa.RecordBatch], figure: Path) -> None:
 
 
 def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]:
+    if given.jobs < 0 or given.batch_seconds <= 0:
+        raise InputError("give --batch_seconds above 0, and --jobs, 0 of which is this process alone")
     paths = [line for path in given.paths for line in (sys.stdin.read().splitlines() if path == "-" else [path])]
     files = find_files(path for path in paths if path)
     if not files:

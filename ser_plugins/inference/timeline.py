@@ -34,6 +34,12 @@ class Window(NamedTuple):
     rate: int
 
 
+def check_windows(window: float, hop: float) -> None:
+    """Stop where windows [seconds] are too short or too long, or too near each other or too far."""
+    if not MIN_SECONDS <= window <= 600 or not 0.01 <= hop <= 600:
+        raise InputError(f"window of {window} s, hop of {hop} s: give 0.1 to 600 s and 0.01 to 600 s")
+
+
 def slide(path: str | os.PathLike[str], window: float, hop: float) -> Iterator[Window]:
     """Slide over a recording, read block by block and mixed to one channel.
 
@@ -71,8 +77,7 @@ def describe_recording(
     done: int = 0,
 ) -> Iterator[pd.DataFrame]:
     """Yield the rows of `timeline`, some windows at a time, after the first ``done`` of these pieces."""
-    if not MIN_SECONDS <= window <= 600 or not 0.01 <= hop <= 600:
-        raise InputError(f"window of {window} s, hop of {hop} s: give 0.1 to 600 s and 0.01 to 600 s")
+    check_windows(window, hop)
     chosen, classes = choose_labels(model, labels)
     stream = islice(slide(path, window, hop), done * TOGETHER, None)
     while pieces := list(islice(stream, TOGETHER)):

@@ -54,6 +54,8 @@ def start(run: Callable[[Recipe], Path]) -> tuple[Recipe, Path]:
         folder = run(recipe)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on")
     rank, _ = rank_and_size()
     leave()
     if rank:

@@ -112,9 +112,11 @@ def train(
 def check_hyperparams(tree: configuration.Tree, folder: Path, finished: bool = False) -> None:
     """Stop where a folder holds a run of other hyper-parameters; where files lie is not compared.
 
-    Nor is of a ``finished`` run what its corpus told it: nothing is read anew for it.
+    Nor is of a ``finished`` run what its corpus told it: nothing is read anew for it. One that came to nothing, not to
+    a checkpoint, is begun anew with any.
     """
-    if not (folder / HYPERPARAMS).is_file():
+    learnt = finished or any(folder.glob("save/CKPT*")) or (folder / "encoder").is_dir()
+    if not learnt or not (folder / HYPERPARAMS).is_file():
         return
     theirs = configuration.read(folder / HYPERPARAMS)
     other = {*PLACES, *(() if tree.get("multi_stage", True) else ["pretrained_encoder"])}  # S1 takes none

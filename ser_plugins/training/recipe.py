@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import speechbrain as sb
 import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor
 
 from ser_plugins import configuration
@@ -19,9 +21,15 @@ from ser_plugins.audio.handmade import keep_features
 from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
+from ser_plugins.hub.loading import check_device
 
 logger = logging.getLogger(__name__)
-ABOVE_ZERO = {"batch_size", "clusters", "crop_seconds", "embedding_size", "lr_decay_epochs", "n_bins", "n_folds"}
+ABOVE_ZERO = {
+    *("batch_size", "clusters", "crop_seconds", "embedding_size", "lr", "lr_decay_epochs", "n_bins", "n_folds"),
+    *("number_of_epochs", "shard_size"),
+}
+WHOLE = {"n_folds", "seed", "valid_speakers"}
+FLAGS = {f"--{field.name}" for field in fields(RunOptions) if field.default is False}
 OF_CORPUS = ("column", "labels", "prior")  # what a run is told by its corpus
 MOST = 2**32  # of a seed, for NumPy
 
@@ -67,11 +75,12 @@ class Recipe:
         known_tree = {**strategy, **{key: None for key in corpus}}
         configuration.merge(known_tree, given, "command line")
         for key, value in given.items():
-            if isinstance(strategy.get(key), bool) and not isinstance(value, bool):
-                raise InputError(f"--{key} {value}: give true or false")
+            _check_kind(key, strategy.get(key), value)
         # Run options that the YAML has, too, are hyper-parameters, wherever they are given.
         given |= {key: options[key] for key in options.overridden_args if key in strategy}
+        check_device(options["device"])
         tree = configuration.merge(configuration.merge(strategy, settings, str(corpus_path)), given, "command line")
+        _check_channels(tree)
         return cls(tree, {**corpus, **corpus_keys}, path.parent, options)
 
     def require(self, key: str, other: str) -> None:
@@ -126,13 +135,40 @@ class Recipe:
             raise InputError(f"--fold {fold}: give a number from 1 to {count}, some as 1,2,3, or all") from None
 
 
-def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
-    """Read the command line: the file, SpeechBrain's run options, and the keys with their values, which are YAML."""
+def _check_kind(key: str, default: Any, value: Any) -> None:
+    """Stop where a value is not of the kind of the one that it takes the place of."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise InputError(f"--{key} {value}: give true or false")
+    elif isinstance(default, int | float) and key != "fold":
+        whole = isinstance(default, int)
+        if isinstance(value, str | bool) or (whole and isinstance(value, float)):
+            raise InputError(f"--{key} {value}: give a {'whole ' * whole}number")
+
+
+def _check_channels(tree: configuration.Tree) -> None:
+    """Stop where the last stage gives descriptors of another size than the pooling takes."""
+    channels, size = tree.get("channels"), tree.get("descriptor_size")
+    if isinstance(channels, list) and isinstance(channels[-1], int) and channels[-1] != size:
+        raise InputError(f"--channels {channels}: the last is not {size}, --descriptor_size; give that, too")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Stop at what SpeechBrain would take for something else."""
     for word in words:
         if word.count("=") > word.startswith("--"):  # SpeechBrain would take it for a space
             raise InputError(f"{word}: the command line takes no equals sign in a value; give another name")
         if " #" in word:
             raise InputError(f"{word}: what follows ' #' is a comment in YAML; give another name")
+    for before, word in itertools.pairwise(words[1:]):  # SpeechBrain would take it for a part of the value before it
+        if not word.startswith("--") and (before in FLAGS or not before.startswith("--")):
+            kind = "takes no value" if before in FLAGS else "is a whole value; where one has spaces, put it in quotes"
+            raise InputError(f"{before} {kind}: leave {word} out")
+
+
+def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
+    """Read the command line: the file, SpeechBrain's run options, and the keys with their values, which are YAML."""
+    _check_words(words)
     try:
         file, options, text = sb.parse_arguments(list(words))
         given = dict(YAML().load(text) or {})
@@ -148,7 +184,7 @@ def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
         if key.endswith(("_folder", "_file", "pretrained_encoder")) and not isinstance(value, str | None):
             raise InputError(f"--{key} {value}: YAML takes this for no text; write ./ before it")
         number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
-        if key in {"n_folds", "seed"} and not number:
+        if key in WHOLE and not (number or (value is None and key == "valid_speakers")):
             raise InputError(f"--{key} {value}: give a whole number")
         if key in OF_CORPUS:
             raise InputError(f"--{key}: the corpus tells it; leave it out")

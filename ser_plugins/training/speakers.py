@@ -96,7 +96,8 @@ def prepare_shards(recipe: Recipe) -> ShardFolder:
         if found is not None:
             check_shards(found, recipe.normalizer())
             if given := [f"--{key}" for key in ("trials_file", "valid_speakers") if tree[key] is not None]:
-                logger.warning("%s has the pairs that it was packed with; %s counts for nothing", folder, given[0])
+                words = " and ".join(given)
+                logger.warning("%s has the pairs that it was packed with; without effect: %s", folder, words)
             return found
     corpus = read_speakers(recipe)
     held_out = tree["valid_speakers"]

@@ -217,6 +217,10 @@ def test_bad_files_end_no_run_but_one_of_nothing_else(call, clips, caplog, tmp_p
         (["--output", "folder.csv"], r"folder\.csv is a folder; give the name of a file as --output"),
         (["--labels", "glad"], "it knows neutral, happy, sad"),
         (["--device", "abacus"], "no device abacus"),
+        (["--jobs", "-1"], "give --batch_seconds above 0, and --jobs, 0 of which is this process alone"),
+        (["--batch_seconds", "0"], "give --batch_seconds above 0"),
+        (["--hop", "2"], "--window and --hop are those of --timeline; give that, too"),
+        (["--timeline", "--hop", "0"], "hop of 0.0 s: give 0.1 to 600 s and 0.01 to 600 s"),
     ],
 )
 def test_wrong_words_are_told_in_one_line(model_folder, clips, tmp_path, words, message, monkeypatch):

@@ -41,8 +41,12 @@ ROOT = Path(__file__).parents[2]
         ({"number_of_epoch": 3}, r"unknown key 'number_of_epoch'; did you mean number_of_epochs"),
         ({"vad": "sillero"}, r"vad must be one of silero"),
         ({"mixup": 0.2, "speaker_centred": "true"}, r"mixup mixes speakers, .*; leave one of them out"),
-        ({"channels": "[4, 8]"}, r"cannot be built|channels"),
-        ({"number_of_epochs": 0}, r"no epoch was kept; give --number_of_epochs 1"),
+        ({"channels": "[4, 8]", "descriptor_size": 8}, r"cannot be built|channels"),
+        ({"channels": "[4, 4, 8, 8]", "descriptor_size": 9}, r"the last is not 9, --descriptor_size; give that, too"),
+        ({"number_of_epochs": 0}, r"--number_of_epochs 0: give a number above 0"),
+        ({"lr": "high"}, r"--lr high: give a number"),
+        ({"batch_size": 2.5}, r"--batch_size 2.5: give a whole number"),
+        ({"device": "gpu"}, r"there is no device gpu; give cpu, or none"),
     ],
 )
 def test_wrong_arguments(train, tmp_path, changes, says):
@@ -51,6 +55,19 @@ def test_wrong_arguments(train, tmp_path, changes, says):
         train("s1", tmp_path / "out", **changes)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("extra", r"out is a whole value; where one has spaces, put it in quotes: leave extra out"),
+        ("--debug true", r"--debug takes no value: leave true out"),
+    ],
+)
+def test_a_word_that_is_no_option_is_refused(arguments, tmp_path, word, says):
+    words = [*arguments("s1", tmp_path / "out"), "--output_folder", "out", *word.split(), "--seed", "2"]
+    with pytest.raises(InputError, match=says):
+        Recipe.from_arguments(words)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +80,13 @@ def test_wrong_arguments(train, tmp_path, changes, says):
 def test_other_yamls_are_refused(train, tmp_path, name, says):
     with pytest.raises(InputError, match=says):
         train(name, tmp_path / "out", speaker_epochs=None)
+
+
+def test_a_run_that_came_to_nothing_is_begun_anew(train, tmp_path):
+    with pytest.raises(InputError, match="as n_bins says"):
+        train("s1", tmp_path / "out", n_bins=80, number_of_epochs=1)
+    folder = train("s1", tmp_path / "out", number_of_epochs=1)
+    assert (folder / "fold1" / "metrics.json").is_file()
 
 
 def test_run_options_that_change_the_training_are_hyper_parameters(train, arguments, tmp_path):

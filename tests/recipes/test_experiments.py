@@ -36,7 +36,7 @@ def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_pa
     assert not list(tmp_path.rglob("metrics.json"))
 
     begun = tmp_path / "out" / "S3" / "demo" / "1" / "fold2" / "hyperparams.yaml"
-    begun.parent.mkdir(parents=True)
+    (begun.parent / "save" / "CKPT+1").mkdir(parents=True)
     begun.write_text("lr: 7")
     first = experiments(*words, "--pretrained_encoder", "none")
     assert first.returncode == 1
@@ -85,7 +85,7 @@ def test_table3_trains_competitors_under_the_same_folds(options, tmp_path):
 
     shutil.rmtree(tmp_path / "out" / "Bhavan")
     begun = tmp_path / "out" / "Bhavan" / "demo" / "1" / "fold2" / "hyperparams.yaml"
-    begun.parent.mkdir(parents=True)
+    (begun.parent / "save" / "CKPT+1").mkdir(parents=True)
     begun.write_text("lr: 7")
     failed = experiments("table3", "--strategies", "bhavan", "--folds", "2", *options)  # S1 is none of Table 3
     assert failed.returncode == 1 and "begun with other hyper-parameters (lr is another)" in failed.stderr
@@ -187,6 +187,7 @@ def test_ended_from_outside_it_ends_what_it_runs(tmp_path):
     [
         (["sweep", "clusters=few", "--corpus", "demo"], "clusters=few: give a key and numbers"),
         (["sweep", "clusters=4,inf", "--corpus", "demo"], "clusters=4,inf: give a key and numbers"),
+        (["sweep", "=4", "--corpus", "demo"], "=4: give a key and numbers"),
         (["figures", "results", "--fold", "1"], "unknown arguments: --fold 1"),
         (["report", "nowhere"], "error: nowhere holds no finished fold; give the folder of the results"),
         (["table2", "--strategies", "s9"], "error: cannot read hparams/s9.yaml"),

@@ -95,7 +95,7 @@ def test_predictions_and_embeddings_that_are_cut_are_told(tmp_path):
     (run,) = read_runs(tmp_path)
     for content in ("id,speaker,emotion,predicted\n1,2,3,4\n", "speaker,emotion,predicted\n2,3,4\n2,3,4\n"):
         (run.folder / "predictions.csv").write_text(content)
-        with pytest.raises(InputError, match="fold1/predictions.csv is not whole; delete its folder"):
+        with pytest.raises(InputError, match=r"fold1/predictions.csv is not whole; delete its folder"):
             run.scores()
     np.savez(run.embeddings_file, embedding=np.zeros((20, 30)))
     run.embeddings_file.write_bytes(run.embeddings_file.read_bytes()[:500])

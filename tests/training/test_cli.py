@@ -4,8 +4,13 @@ import platform
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from ser_plugins.training.cli import start
+
+HPARAMS = Path(__file__).parents[2] / "hparams"
 
 FAULTS = """
 import resource, torch
@@ -32,3 +37,12 @@ def test_freed_memory_is_used_again():
 def test_the_recipes_do_not_say_that_they_cannot_save_figures():
     code = "import ser_plugins.training.cli"
     assert not subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+
+
+def test_an_interrupted_recipe_says_how_it_goes_on(monkeypatch):
+    def interrupted(recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["train.py", str(HPARAMS / "s1.yaml")])
+    with pytest.raises(SystemExit, match=r"^interrupted; the same command goes on$"):
+        start(interrupted)
