@@ -30,6 +30,7 @@ ABOVE_ZERO = {
 }
 WHOLE = {"n_folds", "seed", "valid_speakers"}
 FLAGS = {f"--{field.name}" for field in fields(RunOptions) if field.default is False}
+MANY = {"--jit_module_keys", "--compile_module_keys"}  # take several words
 OF_CORPUS = ("column", "labels", "prior")  # what a run is told by its corpus
 MOST = 2**32  # of a seed, for NumPy
 
@@ -160,8 +161,11 @@ def _check_words(words: Sequence[str]) -> None:
             raise InputError(f"{word}: the command line takes no equals sign in a value; give another name")
         if " #" in word:
             raise InputError(f"{word}: what follows ' #' is a comment in YAML; give another name")
-    for before, word in itertools.pairwise(words[1:]):  # SpeechBrain would take it for a part of the value before it
-        if not word.startswith("--") and (before in FLAGS or not before.startswith("--")):
+    option = ""
+    for before, word in itertools.pairwise(words):  # SpeechBrain would take it for a part of the value before it
+        option = before if before.startswith("--") else option
+        taken = before.startswith("--") and "=" not in before and before not in FLAGS
+        if not word.startswith("--") and not taken and option not in MANY:
             kind = "takes no value" if before in FLAGS else "is a whole value; where one has spaces, put it in quotes"
             raise InputError(f"{before} {kind}: leave {word} out")
 

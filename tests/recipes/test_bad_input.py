@@ -68,6 +68,9 @@ def test_a_word_that_is_no_option_is_refused(arguments, tmp_path, word, says):
     words = [*arguments("s1", tmp_path / "out"), "--output_folder", "out", *word.split(), "--seed", "2"]
     with pytest.raises(InputError, match=says):
         Recipe.from_arguments(words)
+    several = ["--compile_module_keys", "embedding_model", "classifier", "--debug", "--seed=3"]
+    recipe = Recipe.from_arguments([*arguments("s1", tmp_path / "out"), *several])
+    assert recipe.options["compile_module_keys"] == several[1:3] and recipe.tree["seed"] == 3
 
 
 @pytest.mark.parametrize(
