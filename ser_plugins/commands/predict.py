@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_inference_arguments(parser)
     parser.add_argument("--labels", help="emotions to choose among, as happy,sad; all that the model knows")
     parser.add_argument("--timeline", action="store_true", help="emotion over time, by windows, with a figure of each")
-    parser.add_argument("--window", type=float, default=3.0, help="seconds of a window of --timeline; 3")
-    parser.add_argument("--hop", type=float, default=1.0, help="seconds from one window to the next; 1")
+    parser.add_argument("--window", type=float, help="seconds of a window of --timeline; 3")
+    parser.add_argument("--hop", type=float, help="seconds from one window to the next; 1")
 
 
 def run(given: argparse.Namespace) -> None:
@@ -24,6 +24,7 @@ def run(given: argparse.Namespace) -> None:
     from ser_plugins.errors import InputError  # noqa: PLC0415 — a command loads what it alone needs
     from ser_plugins.inference import command  # noqa: PLC0415
 
-    if not given.timeline and (given.window, given.hop) != (3.0, 1.0):
+    windows = {key: value for key in ("window", "hop") if (value := getattr(given, key)) is not None}
+    if windows and not given.timeline:
         raise InputError("--window and --hop are those of --timeline; give that, too")
-    command.timelines(given) if given.timeline else command.predictions(given)
+    command.timelines(given, **windows) if given.timeline else command.predictions(given)

@@ -20,7 +20,7 @@ from ser_plugins.hub.loading import UtteranceClassifier, load
 from ser_plugins.inference.batches import choose_labels
 from ser_plugins.inference.files import find_files, header_seconds, readable
 from ser_plugins.inference.table import Part, identity_of
-from ser_plugins.inference.timeline import check_windows, describe_recording, timeline_figure
+from ser_plugins.inference.timeline import HOP, WINDOW, check_windows, describe_recording, timeline_figure
 from ser_plugins.inference.utterances import describe_files, embedding_rows, prediction_rows
 from ser_plugins.inference.voice import adapt_or_warn, told_voice
 from ser_plugins.training.cli import keep_memory, return_memory
@@ -58,10 +58,10 @@ def embeddings(given: argparse.Namespace) -> None:
     _write(given, model, files, schema, describe, "embed", given.batch_seconds)
 
 
-def timelines(given: argparse.Namespace) -> None:
+def timelines(given: argparse.Namespace, window: float = WINDOW, hop: float = HOP) -> None:
     """Print or write the windows of each recording; with a table goes a figure of each."""
     return_memory()
-    check_windows(given.window, given.hop)
+    check_windows(window, hop)
     model, files = _prepare(given)
     labels, _ = choose_labels(model, _labels(given))
     columns = {"path": pa.string(), "start": pa.float64(), "end": pa.float64(), "emotion": pa.string()}
@@ -73,7 +73,7 @@ def timelines(given: argparse.Namespace) -> None:
         for number, path in enumerate(tqdm(files, unit="recording")):
             pieces = before.pop(readable(path), [])
             if not _failed(pieces):  # a recording that failed has no more
-                windows = partial(describe_recording, model, path, given.window, given.hop, labels, len(pieces))
+                windows = partial(describe_recording, model, path, window, hop, labels, len(pieces))
                 for piece in _pieces(path, windows, schema):
                     pieces.append(piece)
                     yield piece
@@ -85,7 +85,7 @@ def timelines(given: argparse.Namespace) -> None:
         _print(table)
         _tell(len(files), table["error"].dropna().tolist())
     else:
-        _write(given, model, files, schema, describe, "timeline", schema.names, given.window, given.hop)
+        _write(given, model, files, schema, describe, "timeline", schema.names, window, hop)
 
 
 def _by_recording(part: Part) -> dict[str, list[pa.RecordBatch]]:

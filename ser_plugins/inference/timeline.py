@@ -22,6 +22,7 @@ from ser_plugins.inference.files import readable
 from ser_plugins.report.figures import COLOURS, EMOTIONS, styled
 
 NO_SPEECH = "silence"
+WINDOW, HOP = 3.0, 1.0  # seconds
 GREY = "#e8e8e8"
 
 
@@ -71,8 +72,8 @@ def _cut(held: Samples, offset: int, start: int, end: int, rate: int) -> Window:
 def describe_recording(
     model: EncoderClassifier,
     path: str | os.PathLike[str],
-    window: float = 3.0,
-    hop: float = 1.0,
+    window: float = WINDOW,
+    hop: float = HOP,
     labels: Sequence[str] | None = None,
     done: int = 0,
 ) -> Iterator[pd.DataFrame]:
@@ -115,8 +116,8 @@ def find_speech(
 def timeline(
     model: EncoderClassifier,
     path: str | os.PathLike[str],
-    window: float = 3.0,
-    hop: float = 1.0,
+    window: float = WINDOW,
+    hop: float = HOP,
     labels: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Tell the emotion over time of a recording of any length.

@@ -34,7 +34,16 @@ from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_loader, with_voices
 from ser_plugins.training.evaluation import embed, predictions
-from ser_plugins.training.fit import Hparams, alone_in, check_hyperparams, finish, is_finished, run_facts, train
+from ser_plugins.training.fit import (
+    Hparams,
+    alone_in,
+    check_hyperparams,
+    finish,
+    has_learnt,
+    is_finished,
+    run_facts,
+    train,
+)
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.transfer import check_unheard, locate
 
@@ -82,9 +91,9 @@ def run_folds(recipe: Recipe, folds: Sequence[int], output: Path) -> None:
 
 
 def describe_corpus(corpus: Corpus, n_folds: int, output: Path) -> None:
-    """Write ``folds.csv`` and ``faults.csv``, but not where folds of others were begun."""
+    """Write ``folds.csv`` and ``faults.csv``, but not where others have learnt something."""
     folds = output / "folds.csv"
-    begun = any(output.glob(f"fold*/**/{HYPERPARAMS}"))
+    begun = any(has_learnt(file.parent) for file in output.glob(f"fold*/**/{HYPERPARAMS}"))
     if begun and folds.is_file() and folds.read_bytes() != folds_table(corpus, n_folds):
         raise InputError(
             f"{output} holds folds of other utterances, or divided otherwise; delete it, or give another "

@@ -109,14 +109,18 @@ def train(
     return brain, report
 
 
+def has_learnt(folder: Path) -> bool:
+    """True where a folder holds a run that has come to something: a checkpoint, an encoder or the end."""
+    return any(folder.glob("save/CKPT*")) or any((folder / name).exists() for name in ("encoder", METRICS))
+
+
 def check_hyperparams(tree: configuration.Tree, folder: Path, finished: bool = False) -> None:
     """Stop where a folder holds a run of other hyper-parameters; where files lie is not compared.
 
     Nor is of a ``finished`` run what its corpus told it: nothing is read anew for it. One that came to nothing, not to
     a checkpoint, is begun anew with any.
     """
-    learnt = finished or any(folder.glob("save/CKPT*")) or (folder / "encoder").is_dir()
-    if not learnt or not (folder / HYPERPARAMS).is_file():
+    if not (has_learnt(folder) and (folder / HYPERPARAMS).is_file()):
         return
     theirs = configuration.read(folder / HYPERPARAMS)
     other = {*PLACES, *(() if tree.get("multi_stage", True) else ["pretrained_encoder"])}  # S1 takes none

@@ -220,6 +220,7 @@ def test_bad_files_end_no_run_but_one_of_nothing_else(call, clips, caplog, tmp_p
         (["--jobs", "-1"], "give --batch_seconds above 0, and --jobs, 0 of which is this process alone"),
         (["--batch_seconds", "0"], "give --batch_seconds above 0"),
         (["--hop", "2"], "--window and --hop are those of --timeline; give that, too"),
+        (["--window", "3"], "--window and --hop are those of --timeline; give that, too"),
         (["--timeline", "--hop", "0"], "hop of 0.0 s: give 0.1 to 600 s and 0.01 to 600 s"),
     ],
 )

@@ -278,7 +278,13 @@ def test_a_fold_that_was_begun_keeps_its_division(train, table, tmp_path):
     own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
     with pytest.raises(InputError, match="as n_bins says"):
         train("s1", tmp_path / "out", n_bins=80, **own)
+    divided = (tmp_path / "out" / "folds.csv").read_bytes()
     table.assign(speaker=table["speaker"].replace({"01": "07"})).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(InputError, match="as n_bins says"):  # it came to nothing, and is begun anew
+        train("s1", tmp_path / "out", n_bins=80, **own)
+    assert (tmp_path / "out" / "folds.csv").read_bytes() != divided
+    (tmp_path / "out" / "folds.csv").write_bytes(divided)
+    (tmp_path / "out" / "fold1" / "save" / "CKPT+1").mkdir(parents=True)
     with pytest.raises(InputError, match="holds folds of other utterances, or divided otherwise"):
         train("s1", tmp_path / "out", **own)
 
