@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ser_plugins import EmotionConstrainedTripletLoss, SoftmaxClassifier, SVMClassifier, TripletLoss, configuration
+from ser_plugins.training.recipe import Recipe
 
 HPARAMS = Path(__file__).parents[1] / "hparams"
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
@@ -131,3 +132,23 @@ def test_speakers_for_s6_are_heard_as_it_hears():
     speakers, other = read("pretrain_mel"), read("s6")
     for key in ("n_bins", "log_magnitude", "compute_features", "mean_var_norm", "audio_normalizer"):
         assert configuration.dump({"_": speakers[key]}) == configuration.dump({"_": other[key]})
+
+
+def test_a_file_of_overrides_is_its_keys_given_one_by_one():
+    by_one = ["--n_bins", "80", "--dropped_bins", "12", "--mixup", "0.4", "--crop_seconds", "1.5"]
+    by_one += ["--compute_features", "!new:ser_plugins.MelSpectrogram {n_mels: 80, log: True}"]
+    by_one += ["--number_of_epochs", "32", "--patience", "32"]
+    by_one += ["--lr_schedule", "!name:ser_plugins.training.schedule.cosine {epochs: 32, warmup: 1}"]
+    trees = []
+    for words in (by_one, ["--overrides", str(HPARAMS / "regularised.yaml")]):
+        recipe = Recipe.from_arguments([str(HPARAMS / "s1.yaml"), "--corpus", "ravdess", *words])
+        trees.append(configuration.plain(configuration.resolve(recipe.tree)))
+    assert trees[0] == trees[1]
+
+
+def test_the_command_line_goes_over_its_file_and_the_file_over_strategy_and_corpus(tmp_path):
+    file = tmp_path / "changes.yaml"
+    file.write_text("corpus: demo\nseed: 7\nnumber_of_epochs: 3\ncrop_seconds: 0.5\nalpha: 0.3\n")
+    tree = Recipe.from_arguments([str(HPARAMS / "s4.yaml"), "--overrides", str(file), "--alpha", "0.2"]).tree
+    assert [tree[key] for key in ("seed", "number_of_epochs", "crop_seconds", "alpha")] == [7, 3, 0.5, 0.2]
+    assert "overrides" not in tree

@@ -42,7 +42,8 @@ class Recipe:
     Attributes
     ----------
     tree : dict
-        The YAML of the run, all layers merged: emotion.yaml, the strategy, the corpus' settings, the command line.
+        The YAML of the run, all layers merged: emotion.yaml, the strategy, the corpus' settings, the command line and
+        below it the file of ``--overrides``.
     corpus_tree : dict
         The YAML of the corpus.
     folder : pathlib.Path
@@ -58,7 +59,7 @@ class Recipe:
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Recipe:
-        """Read ``hparams/s5.yaml --key value …``."""
+        """Read ``hparams/s5.yaml --key value …``; keys of the file of ``--overrides`` are as if given one by one."""
         file, options, given = _read_words(arguments)
         path = Path(file)
         strategy = configuration.read(path)
@@ -176,6 +177,8 @@ def _read_words(words: Sequence[str]) -> tuple[str, Any, configuration.Tree]:
     try:
         file, options, text = sb.parse_arguments(list(words))
         given = dict(YAML().load(text) or {})
+        if overrides := given.pop("overrides", None):
+            given = {**configuration.read(str(overrides)), **given}
     except (YAMLError, yaml.YAMLError) as error:
         reason = getattr(error, "problem", None) or str(error)
         raise InputError(f"a value of the command line is not valid YAML, or a key is given twice: {reason}") from error

@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[2]
         ({"labels": "[happy, sad]"}, r"--labels: the corpus tells it; leave it out"),
         ({"n_bins": 80}, r"features must be \[batch, frames, 80\], as n_bins says, not \[32, .*, 257\]"),
         ({"number_of_epoch": 3}, r"unknown key 'number_of_epoch'; did you mean number_of_epochs"),
+        ({"overrides": "nowhere.yaml"}, r"cannot read nowhere.yaml \(.*\); give a file of hparams/"),
+        ({"overrides": ROOT / "hparams/s1.yaml"}, r"--column: the corpus tells it; leave it out"),
         ({"vad": "sillero"}, r"vad must be one of silero"),
         ({"mixup": 0.2, "speaker_centred": "true"}, r"mixup mixes speakers, .*; leave one of them out"),
         ({"channels": "[4, 8]", "descriptor_size": 8}, r"cannot be built|channels"),
