@@ -32,7 +32,7 @@ def test_options_of_the_recipes_exist(name):
     known = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hparams").rglob("*.yaml"))
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if "ser-plugins " not in line and "publish.py" not in line)
-    for option in set(re.findall(r"--(\w+)", text)) - {"device", "nproc_per_node", *EXPERIMENTS}:
+    for option in set(re.findall(r"--(\w+)", text)) - {"device", "nproc_per_node", "overrides", *EXPERIMENTS}:
         assert re.search(rf"^{option}:", known, re.MULTILINE), option
 
 
