@@ -23,7 +23,7 @@ def find_folder(source: str | Path, files: Sequence[str], revision: str | None =
     Raises
     ------
     InputError
-        If there is no such folder, and the Hub does not give the files either.
+        If there is no such folder, and the Hub does not give the files either, or a revision of a folder is asked for.
 
     Example
     -------
@@ -33,6 +33,8 @@ def find_folder(source: str | Path, files: Sequence[str], revision: str | None =
     ser_plugins.errors.InputError: no model at no/such/folder; give a folder or a Hub id USER/NAME
     """
     if Path(source).is_dir():
+        if revision is not None:
+            raise InputError(f"{source} is a folder, which has no revisions; leave --revision out")
         return Path(source)
     source = str(source)
     if source.count("/") != 1 or source.startswith((".", "/")):

@@ -192,8 +192,7 @@ def draw_timeline(figure: Figure, frame: pd.DataFrame, title: str) -> None:
     colours = [COLOURS[order.index(name) % len(COLOURS)] for name in shown]
     axes.set_facecolor(GREY)
     axes.stackplot(edges, heights, labels=shown, colors=colours, alpha=0.85, edgecolor="white", linewidth=0.3)
-    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="probability", xlabel="time, minutes:seconds")
-    axes.set_title(title, parse_math=False)  # a name may have dollar signs
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="probability", xlabel="time, minutes:seconds", title=title)
     axes.xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{value % 60:04.1f}".removesuffix(".0"))
     handles, names = axes.get_legend_handles_labels()
     if frame["emotion"].eq(NO_SPEECH).any():

@@ -222,6 +222,11 @@ def test_of_the_hub_two_files_are_fetched(folder, monkeypatch):
     assert asked == [("user/name", {"revision": "v1", "allow_patterns": ["config.json", "model.safetensors"]})]
 
 
+def test_a_folder_has_no_revisions(folder):
+    with pytest.raises(InputError, match=rf"{folder} is a folder, which has no revisions; leave --revision out"):
+        load(folder, revision="v1")
+
+
 @pytest.mark.parametrize("source", ["nowhere", "./user/name", "user/name/more", "/user/name"])
 def test_what_is_neither_folder_nor_hub_id_is_told_without_a_network(source, isolated):
     with pytest.raises(InputError, match="give a folder or a Hub id"):

@@ -62,6 +62,12 @@ def test_cells_say_their_percent(tmp_path, monkeypatch, row, texts):
     assert drawn == [*texts, "0", "100", "S3, fold 2"]
 
 
+def test_a_name_with_dollar_signs_is_no_formula(tmp_path):
+    names = [r"$\frac$", r"$\no$"]  # neither is one that Matplotlib could set
+    confusion_figure([[1, 0], [0, 1]], names, names[0], tmp_path / "confusion.png")
+    tsne_figure({names[0]: (np.eye(8, dtype=np.float32), names * 4)}, names, names[1], tmp_path / "tsne.png")
+
+
 def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "confusion.png"
     path.write_bytes(b"old")
