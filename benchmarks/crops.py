@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from tables import by_fold
 from tqdm import tqdm
 
 from ser_plugins import load
@@ -20,7 +21,6 @@ from ser_plugins.training.emotions import prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 SECONDS = (0.75, 1.0, 1.5, 2.0)  # each crop begins half its length after the one before
-WHOLE = "whole"
 
 
 def recognised(model: EncoderClassifier, speech: torch.Tensor, seconds: float | None) -> str:
@@ -40,7 +40,7 @@ def main() -> None:
     recipe = Recipe.from_arguments(["hparams/s1.yaml", *arguments])
     corpus = prepare_corpus(recipe, recipe.read_corpus())
     models = [path for run in given.runs for path in sorted(run.glob("fold*/model"))]
-    ways = {WHOLE: None} | {f"crops of {seconds} s": seconds for seconds in SECONDS}
+    ways = {"whole": None} | {f"crops of {seconds} s": seconds for seconds in SECONDS}
     right: dict[str, dict[int, list[bool]]] = {way: {} for way in ways}
     for path in tqdm(models, unit="model"):
         fold = int(path.parent.name.removeprefix("fold"))
@@ -50,16 +50,7 @@ def main() -> None:
             speech = torch.from_numpy(np.load(prepared))
             for way, seconds in ways.items():
                 right[way].setdefault(fold, []).append(recognised(model, speech, seconds) == emotion)
-    folds = sorted(right[WHOLE])
-    lines = [
-        f"Accuracy on validation actors, %, mean of {len(models)} models.\n",
-        f"| utterances | {' | '.join(f'fold {fold}' for fold in folds)} | mean |",
-        "|---" * (2 + len(folds)) + "|",
-    ]
-    for way, of in right.items():
-        means = [100 * float(np.mean(of[fold])) for fold in folds]
-        lines.append(f"| {way} | {' | '.join(f'{mean:.1f}' for mean in [*means, float(np.mean(means))])} |")
-    text = "\n".join(lines) + "\n"
+    text = by_fold(f"Accuracy on validation actors, %, of {len(models)} models.", right)
     atomic_write(Path("benchmarks/results/crops.md"), text)
     print(text)
 

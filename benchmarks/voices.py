@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
+from tables import by_fold
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
@@ -65,15 +66,8 @@ def main() -> None:
             for way, right in hits(model, table, [model.mods.compute_features(one) for one in speech]).items():
                 rows.setdefault(way, {}).setdefault(fold, []).extend(right)
     order = ["nothing", *map(str, COUNTS), "all", "all that is neutral"]
-    lines = [
-        "Accuracy on validation actors, %, by the utterances of each that the voice is known from.\n",
-        f"| utterances | {' | '.join(f'fold {fold}' for fold in folds)} | mean |",
-        "|---" * (2 + len(folds)) + "|",
-    ]
-    for way in (way for way in order if way in rows):
-        means = [100 * float(np.mean(rows[way][fold])) for fold in folds]
-        lines.append(f"| {way} | {' | '.join(f'{mean:.1f}' for mean in [*means, float(np.mean(means))])} |")
-    text = "\n".join(lines) + "\n"
+    title = "Accuracy on validation actors, %, by the utterances of each that the voice is known from."
+    text = by_fold(title, {way: rows[way] for way in order if way in rows})
     atomic_write(Path("benchmarks/results/voices.md"), text)
     print(text)
 
