@@ -14,7 +14,7 @@ from speed.step import BATCH, LABELS, SAMPLES, Ours, stepper
 from torch.profiler import ProfilerActivity, profile
 
 from ser_plugins.files import atomic_write
-from ser_plugins.training.cli import keep_memory
+from ser_plugins.memory import keep_memory
 
 STEPS = 12
 FORWARD, BACKWARD = "aten::mkldnn_convolution", "aten::convolution_backward"

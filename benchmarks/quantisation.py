@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 import ser_plugins
 from ser_plugins.audio.speech import normalize_file
+from ser_plugins.evaluation.measures import measure
 from ser_plugins.files import atomic_write
-from ser_plugins.hub.loading import UtteranceClassifier
-from ser_plugins.hub.onnx import OUTPUTS, export
-from ser_plugins.report.measures import measure
+from ser_plugins.inference.onnx import OUTPUTS, export
+from ser_plugins.model_folder.loading import UtteranceClassifier
 from ser_plugins.training.fit import commit
 
 HEAD = ["form", "MiB", "accuracy, %", "UAR, %", "same answer, %", "log-probabilities", "cosine of embeddings"]

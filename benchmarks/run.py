@@ -20,7 +20,7 @@ from speed import corpus
 from speed.harness import Row, command, machine
 
 from ser_plugins.files import atomic_write
-from ser_plugins.training.cli import keep_memory
+from ser_plugins.memory import keep_memory
 from ser_plugins.training.fit import commit
 
 CASES = (

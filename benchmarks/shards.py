@@ -29,7 +29,7 @@ from ser_plugins.corpora import Demo
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerFolders, split_speakers
 from ser_plugins.files import atomic_write
-from ser_plugins.training.cli import keep_memory
+from ser_plugins.memory import keep_memory
 from ser_plugins.training.stream import CropStream, StreamLoader
 
 PER_SPEAKER = 100

@@ -14,8 +14,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ser_plugins.corpora.shards import open_shards
+from ser_plugins.evaluation.measures import equal_error_rate
 from ser_plugins.files import atomic_write
-from ser_plugins.training.evaluation import equal_error_rate
 from ser_plugins.training.stream import utterance_loader
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ser_plugins.errors import InputError
-from ser_plugins.hub.vgg import URL, convert
+from ser_plugins.model_folder.vgg import URL, convert
 
 
 def main() -> None:

@@ -20,10 +20,9 @@ from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.models.thin_resnet import ThinResNet34
-from ser_plugins.registry import list_corpora, list_losses, list_models, list_poolings
 
 if TYPE_CHECKING:
-    from ser_plugins.hub.loading import load
+    from ser_plugins.model_folder.loading import load
 
 __all__ = [
     "BaggedSVMClassifier",
@@ -48,10 +47,6 @@ __all__ = [
     "ThinResNet34",
     "TripletLoss",
     "UtteranceEncoder",
-    "list_corpora",
-    "list_losses",
-    "list_models",
-    "list_poolings",
     "load",
 ]
 
@@ -60,6 +55,6 @@ def __getattr__(name: str) -> Any:
     """Import ``load`` where it is used: the plugins do without SpeechBrain, which takes a second to import."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ser_plugins.hub.loading import load  # noqa: PLC0415
+    from ser_plugins.model_folder.loading import load  # noqa: PLC0415
 
     return load

@@ -1,8 +1,6 @@
-"""What the project has, by name."""
+"""The classes of each kind of plugin: the tests of their contract and safe loading go through these."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from torch import nn
 
@@ -28,53 +26,3 @@ LOSSES: tuple[type[nn.Module], ...] = (
     SmoothedCrossEntropy,
     TripletLoss,
 )
-
-
-def list_models() -> list[str]:
-    """Names of the networks, sorted: backbones, and what makes embeddings; each is a class of ``ser_plugins``.
-
-    Example
-    -------
-    >>> list_models()
-    ['FeatureCNN', 'SEResNet34', 'SSLBackbone', 'ThinResNet34', 'UtteranceEncoder']
-    """
-    return _names(MODELS)
-
-
-def list_poolings() -> list[str]:
-    """Names of the poolings, sorted; each is a class of ``ser_plugins``.
-
-    Example
-    -------
-    >>> list_poolings()
-    ['GhostVLAD', 'MeanPooling', 'ProjectedGhostVLAD']
-    """
-    return _names(POOLINGS)
-
-
-def list_losses() -> list[str]:
-    """Names of the losses, sorted; each is a class of ``ser_plugins``.
-
-    Example
-    -------
-    >>> list_losses()
-    ['EmotionConstrainedTripletLoss', 'GradedTripletLoss', 'SmoothedCrossEntropy', 'TripletLoss']
-    """
-    return _names(LOSSES)
-
-
-def list_corpora() -> list[str]:
-    """Names of the readers of corpora, sorted; each is a class of ``ser_plugins.corpora``.
-
-    Example
-    -------
-    >>> list_corpora()
-    ['CremaD', 'Demo', 'Merged', 'Ravdess', 'SpeakerFolders', 'Table']
-    """
-    from ser_plugins import corpora  # noqa: PLC0415 — a network needs no pandas
-
-    return sorted(corpora.__all__)
-
-
-def _names(classes: Iterable[type]) -> list[str]:
-    return sorted(one.__name__ for one in classes)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import ser_plugins
-from ser_plugins import corpora
-from ser_plugins.hub.onnx import convert
+from ser_plugins import corpora, registry
+from ser_plugins.inference.onnx import convert
 from ser_plugins.lengths import relative_lengths
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
@@ -86,13 +86,13 @@ def flat(result):
     return torch.cat([row.flatten() for row in rows(result)])
 
 
-everything = pytest.mark.parametrize("name", [*ser_plugins.list_models(), *ser_plugins.list_poolings()])
-each_loss = pytest.mark.parametrize("name", ser_plugins.list_losses())
+everything = pytest.mark.parametrize("name", [*MODELS, *POOLINGS])
+each_loss = pytest.mark.parametrize("name", list(LOSSES))
 
 
 def test_all_that_is_registered_is_tested():
-    assert (list(MODELS), list(POOLINGS)) == (ser_plugins.list_models(), ser_plugins.list_poolings())
-    assert list(LOSSES) == ser_plugins.list_losses()
+    names = [[one.__name__ for one in kind] for kind in (registry.MODELS, registry.POOLINGS, registry.LOSSES)]
+    assert [list(MODELS), list(POOLINGS), sorted(LOSSES)] == [sorted(kind) for kind in names]
     for name in (*MODELS, *POOLINGS, *LOSSES):
         assert issubclass(getattr(ser_plugins, name), torch.nn.Module)
 
@@ -105,8 +105,8 @@ def test_all_that_is_public_is_registered():
 
 def test_a_corpus_is_what_a_recipe_names():
     yaml = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hparams" / "corpora").iterdir())
-    assert sorted(set(re.findall(r"!new:ser_plugins\.corpora\.(\w+)", yaml))) == ser_plugins.list_corpora()
-    assert all(callable(getattr(corpora, name).read) for name in ser_plugins.list_corpora())
+    assert sorted(set(re.findall(r"!new:ser_plugins\.corpora\.(\w+)", yaml))) == sorted(corpora.__all__)
+    assert all(callable(getattr(corpora, name).read) for name in sorted(corpora.__all__))
 
 
 @everything

@@ -17,7 +17,7 @@ from ser_plugins.audio.spectrogram import SpectrogramNorm
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.files import atomic_path
-from ser_plugins.training.cli import keep_memory
+from ser_plugins.memory import keep_memory
 from ser_plugins.training.data import make_dataset
 from speed.harness import Row, alternate, fresh
 

@@ -11,8 +11,8 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins import configuration, load
 from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, load_audio, silero, silero_together
-from ser_plugins.hub.folder import inference_yaml, save_model_folder
 from ser_plugins.inference import embed
+from ser_plugins.model_folder.saving import inference_yaml, save_model_folder
 from speed.corpus import read_files
 from speed.harness import Row, alternate
 

@@ -18,8 +18,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 import ser_plugins
-from ser_plugins.hub.folder import save_model_folder
-from ser_plugins.hub.onnx import Network, export
+from ser_plugins.inference.onnx import Network, export
+from ser_plugins.model_folder.saving import save_model_folder
 from speed.harness import Row, alternate, milliseconds, timings
 from speed.step import LABELS
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ser_plugins import SpeechNormalizer
-from ser_plugins.audio.cache import prepare
+from ser_plugins.corpora.prepared import prepare
 from speed.corpus import read_files
 from speed.harness import Row, alternate
 

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Serve until interrupted."""
-    from ser_plugins.demo import make_app  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.commands.page import make_app  # noqa: PLC0415 — a command loads what it alone needs
     from ser_plugins.errors import InputError  # noqa: PLC0415
 
     app = make_app(given.model, given.revision)

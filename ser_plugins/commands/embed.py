@@ -17,6 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write the table."""
-    from ser_plugins.inference import command  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.commands import inference as command  # noqa: PLC0415 — a command loads what it alone needs
 
     command.embeddings(given)

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write the files."""
-    from ser_plugins.hub.onnx import export  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.inference.onnx import export  # noqa: PLC0415 — a command loads what it alone needs
 
     export(given.model, given.onnx, given.int8, given.revision, given.speaker)
     for path in filter(None, (given.onnx, given.int8)):

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Print or write the table."""
+    from ser_plugins.commands import inference as command  # noqa: PLC0415
     from ser_plugins.errors import InputError  # noqa: PLC0415 — a command loads what it alone needs
-    from ser_plugins.inference import command  # noqa: PLC0415
 
     windows = {key: value for key in ("window", "hop") if (value := getattr(given, key)) is not None}
     if windows and not given.timeline:

@@ -13,6 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write report.html and report.md."""
-    from ser_plugins.report.page import write_report  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.experiments.page import write_report  # noqa: PLC0415 — a command loads what it alone needs
 
     print(write_report(given.results))

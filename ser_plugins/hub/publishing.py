@@ -15,9 +15,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ser_plugins.errors import InputError
 from ser_plugins.hub.card import FIGURE, model_card
-from ser_plugins.hub.checks import FILES, check_folder
-from ser_plugins.hub.embedding_map import MAP
-from ser_plugins.hub.reference import REFERENCE
+from ser_plugins.model_folder.checks import FILES, check_folder
+from ser_plugins.model_folder.embedding_map import MAP
+from ser_plugins.model_folder.reference import REFERENCE
 
 CARD = "README.md"
 HEAD = 40  # lines of the card that a dry run shows
@@ -65,7 +65,7 @@ def space_files(repo_id: str, revision: str | None = None) -> dict[str, bytes | 
     ['README.md', 'app.py', 'requirements.txt']
     """
     pin = "" if revision is None else f', revision="{revision}"'
-    app = f"""from ser_plugins.demo import make_app
+    app = f"""from ser_plugins.commands.page import make_app
 
 make_app("{repo_id}"{pin}).launch()
 """

@@ -17,9 +17,9 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, Samples, is_silent, join, stream_audio
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.figures import COLOURS, EMOTIONS, styled
 from ser_plugins.inference.batches import choose_labels, classify, embed_speech
 from ser_plugins.inference.files import readable
-from ser_plugins.report.figures import COLOURS, EMOTIONS, styled
 
 NO_SPEECH = "silence"
 WINDOW, HOP = 3.0, 1.0  # seconds

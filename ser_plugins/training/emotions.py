@@ -18,19 +18,18 @@ from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 
 from ser_plugins import configuration
-from ser_plugins.audio.cache import prepare
 from ser_plugins.corpora.folds import fold_parts, folds_table, write_folds
 from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.prepared import prepare
 from ser_plugins.errors import InputError, disk_full_told
+from ser_plugins.evaluation.figures import confusion_figure
+from ser_plugins.evaluation.measures import measure, measure_each
+from ser_plugins.evaluation.tables import summarise
 from ser_plugins.files import atomic_path, atomic_write
-from ser_plugins.hub.embedding_map import EmbeddingMap
-from ser_plugins.hub.folder import CHECKPOINT, HYPERPARAMS, inference_yaml, save_model_folder, self_contained
-from ser_plugins.hub.history import OWN_SPEAKERS, RANDOM
 from ser_plugins.metric.sampler import BalancedBatchSampler
+from ser_plugins.model_folder.embedding_map import EmbeddingMap
+from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, inference_yaml, save_model_folder, self_contained
 from ser_plugins.models.ssl import describe
-from ser_plugins.report.figures import confusion_figure
-from ser_plugins.report.measures import measure, measure_each
-from ser_plugins.report.tables import summarise
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_loader, with_voices
 from ser_plugins.training.evaluation import embed, predictions
@@ -44,6 +43,7 @@ from ser_plugins.training.fit import (
     run_facts,
     train,
 )
+from ser_plugins.training.lineage import OWN_SPEAKERS, RANDOM
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.transfer import check_unheard, locate
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_curve
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor
@@ -44,17 +43,3 @@ def predictions(
         rows = frame["corpus"] == corpus.name
         frame.loc[rows, "predicted"] = columns.loc[rows, list(corpus.labels)].idxmax(axis=1)
     return pd.concat([frame, columns], axis=1)
-
-
-def equal_error_rate(targets: Sequence[int], scores: Sequence[float]) -> float:
-    """Rate at which as many pairs of two speakers are accepted as pairs of one are refused.
-
-    Example
-    -------
-    >>> round(equal_error_rate([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.3, 0.4, 0.2, 0.1]), 3)
-    0.333
-    """
-    accepted, found, _ = roc_curve(targets, scores, drop_intermediate=False)
-    refused = 1 - found
-    nearest = int(np.abs(refused - accepted).argmin())
-    return float((refused[nearest] + accepted[nearest]) / 2)

@@ -25,9 +25,9 @@ from ser_plugins import configuration
 from ser_plugins.audio.handmade import keep_features
 from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.results import METRICS
 from ser_plugins.files import atomic_write, held
-from ser_plugins.hub.folder import HYPERPARAMS
-from ser_plugins.report.results import METRICS
+from ser_plugins.model_folder.saving import HYPERPARAMS
 from ser_plugins.training.brain import EncoderBrain, learns
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.recipe import OF_CORPUS

@@ -21,7 +21,7 @@ from ser_plugins.audio.handmade import keep_features
 from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
-from ser_plugins.hub.loading import check_device
+from ser_plugins.model_folder.loading import check_device
 
 logger = logging.getLogger(__name__)
 ABOVE_ZERO = {

@@ -20,10 +20,10 @@ from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
 from ser_plugins.errors import InputError, disk_full_told
-from ser_plugins.hub.folder import inference_yaml, save_model_folder
-from ser_plugins.report.figures import curve_figure
+from ser_plugins.evaluation.figures import curve_figure
+from ser_plugins.evaluation.measures import equal_error_rate
+from ser_plugins.model_folder.saving import inference_yaml, save_model_folder
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.evaluation import equal_error_rate
 from ser_plugins.training.fit import Hparams, alone_in, finish, is_finished, run_facts, train
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ser_plugins import configuration
 from ser_plugins.corpora.folds import training_ids
 from ser_plugins.errors import InputError
-from ser_plugins.hub.folder import CHECKPOINT, CONFIG, HYPERPARAMS
-from ser_plugins.hub.history import history, hyperparameter
-from ser_plugins.hub.loading import read_config
-from ser_plugins.hub.source import find_folder
-from ser_plugins.report.results import Run
+from ser_plugins.evaluation.results import Run
+from ser_plugins.model_folder.loading import read_config
+from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS
+from ser_plugins.model_folder.source import find_folder
+from ser_plugins.training.lineage import history, hyperparameter
 
 logger = logging.getLogger(__name__)
 FEATURES = ("compute_features", "mean_var_norm")

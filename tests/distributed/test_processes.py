@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_plugins.report.figures import read_log
+from ser_plugins.evaluation.figures import read_log
 
 ROOT = Path(__file__).parents[2]
 TINY = {"channels": "[4, 4, 8, 8]", "descriptor_size": 8, "embedding_size": 16, "crop_seconds": 0.4, "vad": "none"}

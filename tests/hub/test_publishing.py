@@ -17,8 +17,8 @@ import torch
 import ser_plugins
 from ser_plugins.errors import InputError
 from ser_plugins.hub import publishing
-from ser_plugins.hub.checks import FILES
 from ser_plugins.hub.publishing import check_name, model_files, push, space_files
+from ser_plugins.model_folder.checks import FILES
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
@@ -178,7 +178,7 @@ def test_the_space_shows_the_model(monkeypatch):
     done = []
     app = types.SimpleNamespace(launch=lambda: done.append("launched"))
     demo = types.SimpleNamespace(make_app=lambda *names, **options: done.append((*names, options)) or app)
-    monkeypatch.setitem(sys.modules, "ser_plugins.demo", demo)
+    monkeypatch.setitem(sys.modules, "ser_plugins.commands.page", demo)
     exec(space_files("user/name", "v1")["app.py"], {})
     assert done == [("user/name", {"revision": "v1"}), "launched"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from ser_plugins.corpora.synthetic import Demo
 from ser_plugins.errors import InputError
-from ser_plugins.training.experiments import Job, make_ready, plan, run_jobs
+from ser_plugins.experiments.jobs import Job, make_ready, plan, run_jobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,7 +116,7 @@ def test_each_corpus_is_made_ready_once(options, tmp_path, monkeypatch):
     other = plan(hparams[:1], "1", [*keys, "--vad", "silero"], tmp_path / "other")
     read, made = Demo.read, []
     monkeypatch.setattr(Demo, "read", lambda self: made.append("read") or read(self))
-    prepared = "ser_plugins.training.experiments.prepare_corpus"
+    prepared = "ser_plugins.experiments.jobs.prepare_corpus"
     monkeypatch.setattr(prepared, lambda recipe, corpus: made.append(recipe.normalizer().vad))
     make_ready(jobs)
     assert len(jobs) == 8 and made == ["read", "none"]
@@ -169,7 +169,7 @@ def test_ended_from_outside_it_ends_what_it_runs(tmp_path):
     pids = [tmp_path / name for name in "abc"]
     jobs = [f"Job(['{pid}'], Path('{tmp_path}'), {fold})" for fold, pid in enumerate(pids)]
     code = f"run_jobs([{', '.join(jobs)}], Path('{script}'), 2)"
-    imports = "from pathlib import Path; from ser_plugins.training.experiments import Job, run_jobs"
+    imports = "from pathlib import Path; from ser_plugins.experiments.jobs import Job, run_jobs"
     process = subprocess.Popen([sys.executable, "-c", f"{imports}; {code}"], cwd=ROOT)
     deadline = time.monotonic() + 120
     while not all(pid.is_file() and pid.read_text() for pid in pids[:2]) and time.monotonic() < deadline:

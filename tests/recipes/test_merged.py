@@ -10,8 +10,8 @@ from sklearn.metrics import f1_score
 
 from ser_plugins.corpora import cremad, ravdess
 from ser_plugins.errors import InputError
-from ser_plugins.report.published import measure
-from ser_plugins.report.results import read_experiments
+from ser_plugins.evaluation.results import read_experiments
+from ser_plugins.experiments.published import measure
 
 LABELS = {"ravdess": list(ravdess.EMOTIONS), "cremad": list(cremad.CODES.values())}
 

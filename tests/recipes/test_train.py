@@ -17,7 +17,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins.errors import InputError
-from ser_plugins.hub.folder import CHECKPOINT
+from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training.brain import EncoderBrain
 
 ROOT = Path(__file__).parents[2]

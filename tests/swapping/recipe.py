@@ -10,7 +10,8 @@ import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from ser_plugins import configuration, distributed
+from ser_plugins import configuration
+from ser_plugins.training import processes
 
 RATE, CLASSES = 16000, 4
 
@@ -116,11 +117,11 @@ def main(name, block, output):
     """Train in several processes."""
     torch.set_num_threads(1)
     _, options, _ = sb.parse_arguments(["none.yaml"])
-    loss = agree(name, block, output, distributed.join(options))
+    loss = agree(name, block, output, processes.join(options))
     assert torch.distributed.get_world_size() == 2
     if torch.distributed.get_rank() == 0:
         print(f"loss {loss}")
-    distributed.leave()
+    processes.leave()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ HPARAMS = Path(__file__).parents[2] / "hparams"
 
 FAULTS = """
 import resource, torch
-from ser_plugins.training.cli import keep_memory
+from ser_plugins.memory import keep_memory
 assert not {keep} or keep_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for size in range(40):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.report.measures import measure_each
+from ser_plugins.evaluation.measures import measure_each
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.evaluation import embed, predictions
 

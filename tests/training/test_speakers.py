@@ -13,7 +13,7 @@ from speechbrain.utils.metric_stats import EER
 from ser_plugins import MarginClassifier, SpeechNormalizer
 from ser_plugins.corpora.shards import ShardFolder
 from ser_plugins.errors import InputError
-from ser_plugins.training.evaluation import equal_error_rate
+from ser_plugins.evaluation.measures import equal_error_rate
 from ser_plugins.training.speakers import check_shards
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder, configuration
 from ser_plugins.errors import InputError
-from ser_plugins.hub.folder import CHECKPOINT, inference_yaml
-from ser_plugins.hub.history import history
+from ser_plugins.model_folder.saving import CHECKPOINT, inference_yaml
+from ser_plugins.training.lineage import history
 from ser_plugins.training.transfer import check_features, check_unheard, locate, transfer
 
 HPARAMS = Path(__file__).parents[2] / "hparams"

@@ -1,0 +1,1 @@
+"""Results of finished runs: measures, tables and figures."""

@@ -1,0 +1,78 @@
+"""Ensembles: the mean of the probabilities that several runs give to the same utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ser_plugins.errors import InputError
+from ser_plugins.evaluation.measures import measure
+from ser_plugins.evaluation.results import Experiment, Run
+from ser_plugins.experiments.layout import Cell, Table, number
+from ser_plugins.experiments.published import SPREAD, TOLD, accuracy_interval
+
+NOTE = (
+    "In %, on the folds that all have. The ensemble takes the mean of all probabilities, each of equal weight; it "
+    "costs as much as its members together, and so stands apart from single systems."
+)
+
+
+def average(runs: Sequence[Run]) -> pd.DataFrame:
+    """``id``, ``speaker``, ``emotion``, and what the mean of the runs' probabilities predicts.
+
+    Raises
+    ------
+    InputError
+        If the runs did not test the same utterances, know other emotions, or are on merged corpora.
+    """
+    labels = runs[0].metrics["labels"]
+    if "corpora" in runs[0].metrics:
+        raise InputError(f"{runs[0].folder} is on merged corpora; give runs on a single one")
+    tables = [run.scores() for run in runs]
+    first = tables[0]
+    for run, table in zip(runs, tables, strict=True):
+        if set(table["id"]) != set(first["id"]) or run.metrics["labels"] != labels:
+            raise InputError(
+                f"{run.folder} tested other utterances than {runs[0].folder}; give runs of the same corpus"
+            )
+    logs = [table.set_index("id").loc[first["id"], labels].to_numpy() for table in tables]
+    found = np.exp(logs).mean(0).argmax(1)
+    return first[["id", "speaker", "emotion"]].assign(predicted=[labels[i] for i in found])
+
+
+def ensemble_table(experiments: Sequence[Experiment]) -> Table:
+    """Measure the ensemble beside each of its members, on the folds that all of them have.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold.
+    """
+    by_fold = [{run.fold: run for run in one.runs} for one in experiments]
+    folds = sorted(set.intersection(*map(set, by_fold)))
+    if not folds:
+        raise InputError("no fold is finished in all of the experiments; give some that share one")
+    members = [[runs[fold] for fold in folds] for runs in by_fold]
+    rows = [
+        _row(f"{one.strategy}, seed {one.seed}", [run.predictions() for run in runs], one)
+        for one, runs in zip(experiments, members, strict=True)
+    ]
+    together = [average(runs) for runs in zip(*members, strict=True)]
+    rows.append(_row("all of them", together, experiments[0]))
+    title = f"Ensemble: {experiments[0].corpus_title}, folds {', '.join(map(str, folds))}"
+    told = [one.strategy for one in experiments if one.told_speakers]
+    note = f"{NOTE} {', '.join(dict.fromkeys(told))}: {TOLD}." if told else NOTE
+    return Table(title, ["", *SPREAD, "95 % interval", "UAR", "macro F1"], rows, note)
+
+
+def _row(name: str, frames: Sequence[pd.DataFrame], experiment: Experiment) -> list[Cell]:
+    labels = experiment.runs[0].metrics["labels"]
+    measured = pd.DataFrame([measure(frame, labels) for frame in frames])
+    spread = [number(measured["accuracy"].agg(one), 100) for one in SPREAD]
+    interval = "–".join(number(end, 100) for end in accuracy_interval(frames))
+    return [
+        Cell(text)
+        for text in (name, *spread, interval, *(number(measured[m].mean(), 100) for m in ("uar", "macro_f1")))
+    ]

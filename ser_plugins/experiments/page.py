@@ -1,0 +1,120 @@
+"""One page of all results, as HTML in a single file and as Markdown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jinja2
+
+from ser_plugins.evaluation.results import Experiment, Run, read_experiments
+from ser_plugins.evaluation.tables import MEASURES, sweep_runs
+from ser_plugins.experiments.gallery import Picture, draw_figures
+from ser_plugins.experiments.layout import ABSENT, Cell, Table, link, number
+from ser_plugins.experiments.published import measure, of_table, tables
+from ser_plugins.files import atomic_write
+
+TITLE = "Speech emotion recognition: results"
+TEMPLATE = Path(__file__).with_name("page.html")
+NAMES = ("strategy", "corpus", "seed", "setting", "fold")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the report shows, in order: an introduction, tables of means, figures, tables of single folds."""
+
+    introduction: str
+    means: list[Table]
+    pictures: list[Picture]
+    folds: list[Table]
+
+
+def write_report(results: Path) -> Path:
+    """Draw the figures, and write ``report.html`` and ``report.md`` of the results in a folder; return the first."""
+    experiments = read_experiments(results)
+    lines = [(one, run) for one in experiments for run in one.runs]
+    page = Page(
+        f"{len(lines)} finished folds of {len(experiments)} experiments. Each number links to the run that it is of.",
+        [*paper_tables(experiments, results), *sweep_tables(experiments, results)],
+        draw_figures(results),
+        [folds_table(lines, results), provenance_table(lines)],
+    )
+    atomic_write(results / "report.md", markdown(page, results))
+    atomic_write(results / "report.html", html(page, results))
+    return results / "report.html"
+
+
+def html(page: Page, folder: Path) -> str:
+    """Write the page as HTML that needs no other file: the figures are in it."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["link"] = partial(link, page_folder=folder)
+    environment.filters["svg"] = lambda path: base64.b64encode(path.with_suffix(".svg").read_bytes()).decode()
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(title=TITLE, page=page)
+
+
+def markdown(page: Page, folder: Path) -> str:
+    """Write the page as Markdown, which shows the PNGs of the figures."""
+    figures = [f"![{one.caption}]({link(one.path, folder)})\n\n{one.caption}.\n" for one in page.pictures]
+    means, folds = ([table.markdown() for table in tables] for tables in (page.means, page.folds))
+    return "\n".join([f"# {TITLE}\n", f"{page.introduction}\n", *means, "## Figures\n", *figures, *folds])
+
+
+def paper_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]:
+    """Tables 2 and 3 of what was run; S5 stands in both, and makes no Table 3 of its own."""
+    second, third = (of_table(experiments, number) for number in (2, 3))
+    found = tables(measure(second, folder, 2), 2) if second else []
+    if any(one not in second for one in third):
+        found += tables(measure(third, folder, 3), 3)
+    return found
+
+
+def sweep_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]:
+    """What each setting of a sweep gave: means over the folds that all its values have."""
+    found = []
+    for key, part in sweep_runs(experiments).groupby("key"):
+        rows = []
+        for names, runs in part.groupby(["corpus", "strategy", "seed", "value"]):
+            address = link(runs["folder"].iloc[0], folder)
+            means = [Cell(number(runs[name].mean(), 100), address) for name in ("valid_accuracy", "accuracy")]
+            texts = [f"{name:g}" if isinstance(name, float) else str(name) for name in names]
+            rows.append([*map(Cell, texts), *means, Cell(", ".join(map(str, runs["fold"])))])
+        columns = ["corpus", "strategy", "seed", str(key), "validation accuracy", "test accuracy", "folds"]
+        note = "Means in %. A setting is chosen by the validation actors; the test actors show what it gave."
+        found.append(Table(f"Sweep of {key}", columns, rows, note))
+    return found
+
+
+def folds_table(lines: Sequence[tuple[Experiment, Run]], folder: Path) -> Table:
+    """All folds, one by one."""
+    columns = [*NAMES, "accuracy", "UAR", "macro F1", "validation", "test clips", "epochs", "best", "minutes"]
+    rows = []
+    for one, run in lines:
+        metrics, address = run.metrics, link(run.folder, folder)
+        shares = [number(metrics[name], 100) for name in (*MEASURES, "valid_accuracy")]
+        counts = [str(metrics[name]) for name in ("n_test", "epochs", "best_epoch")]
+        texts = [*shares, *counts, number(metrics["seconds"] / 60)]
+        rows.append([*_names(one, run), *(Cell(text, address) for text in texts)])
+    note = "In %; validation is the accuracy of the best epoch on the validation actors, all else on the test actors."
+    return Table("Folds", columns, rows, note)
+
+
+def provenance_table(lines: Sequence[tuple[Experiment, Run]]) -> Table:
+    """What each fold came from; runs of before these were kept have no commit and no command."""
+    columns = [*NAMES, "first weights", "commit", "SHA-256 of folds.csv", "versions", "command"]
+    rows = []
+    for one, run in lines:
+        metrics, checksum = run.metrics, one.folder / "folds.csv.sha256"
+        digest = checksum.read_text(encoding="utf-8").split()[0] if checksum.is_file() else ABSENT
+        versions = ", ".join(" ".join(pair) for pair in metrics["versions"].items())
+        facts = [metrics["pretrained_encoder"], metrics.get("commit") or ABSENT, digest, versions]
+        rows.append([*_names(one, run), *map(Cell, [*facts, metrics.get("command", ABSENT)])])
+    return Table("Provenance", columns, rows, "A commit that ends in -dirty had changes that were not committed.")
+
+
+def _names(one: Experiment, run: Run) -> list[Cell]:
+    setting = f"{one.setting[0]} {one.setting[1]:g}" if one.setting else ABSENT
+    return list(map(Cell, (one.strategy, one.corpus_title, str(one.seed), setting, str(run.fold))))

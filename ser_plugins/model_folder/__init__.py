@@ -1,0 +1,1 @@
+"""The model folder: save it, load it without running its code, check it, convert others' weights."""

@@ -1,0 +1,189 @@
+"""The published weights of Xie et al., ICASSP 2019, in Keras' format, as those of an `UtteranceEncoder`.
+
+``weights.h5`` of https://github.com/WeidiXie/VGG-Speaker-Recognition, a speaker encoder trained on VoxCeleb2: a thin
+ResNet-34 with GhostVLAD. The original embedding is the ReLU of the one here: `UtteranceEncoder` leaves that to what
+follows, as `SoftmaxClassifier` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from ser_plugins.errors import InputError
+from ser_plugins.files import atomic_write
+from ser_plugins.model_folder.saving import CHECKPOINT
+from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.models.encoder import UtteranceEncoder
+from ser_plugins.models.ghostvlad import ProjectedGhostVLAD
+from ser_plugins.models.thin_resnet import Bottleneck, ThinResNet34
+
+URL = "https://github.com/WeidiXie/VGG-Speaker-Recognition"
+PUBLISHED = "369d34b9d1e1558bcf4894ad89a380747e99eb74"
+NOTE = "source.yaml"
+REMEDY = f"give the weights.h5 of {URL}"
+BANDS = 7  # of the frequency axis, where the trunk ends
+BLOCKS = [f"conv{stage}_{letter}" for stage, letters in enumerate(("ab", "abc", "abc", "abc"), 2) for letter in letters]
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def blob_id(content: bytes) -> str:
+    r"""Name the content of a file as git does.
+
+    Example
+    -------
+    >>> blob_id(b"hello\n")
+    'ce013625030ba8dba906f756967f9e9ca394464a'
+    """
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def convert(path: Path, folder: Path) -> bool:
+    """Convert ``weights.h5`` to a folder that ``--pretrained_encoder`` takes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Keras' file, of ``save_weights`` or of ``save``.
+    folder : pathlib.Path
+        Where ``embedding_model.ckpt`` is written, and ``source.yaml``, which says what it is made from.
+
+    Returns
+    -------
+    bool
+        Whether the file is the published one.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its arrays are not exactly those of the network.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); {REMEDY}") from error
+    encoder = make_encoder(read_arrays(content, str(path)), str(path))
+    weights = io.BytesIO()
+    torch.save(encoder.state_dict(), weights)
+    found = blob_id(content)
+    genuine = found == PUBLISHED
+    about = {
+        "source": URL if genuine else f"not the published file of {URL}; who made it is unknown",
+        "authors": "W. Xie, A. Nagrani, J. S. Chung, A. Zisserman (ICASSP 2019)" if genuine else "unknown",
+        "licence": "CC BY 4.0, https://creativecommons.org/licenses/by/4.0/" if genuine else "unknown",
+        "changes": "converted from Keras to PyTorch; centres of ghost clusters, which reach no output, left out",
+        "file": path.name,
+        "git_blob": found,
+        "genuine": genuine,
+    }
+    atomic_write(folder / CHECKPOINT, weights.getvalue())
+    atomic_write(folder / NOTE, yaml.safe_dump(about, sort_keys=False, width=120))
+    return genuine
+
+
+def read_arrays(content: bytes, origin: str) -> Arrays:
+    """Read the arrays of a Keras file by layer and variable: ``conv2_a_3x3/bn/gamma``."""
+    try:
+        import h5py  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError("Keras' files are read with h5py, which is missing; pip install h5py") from error
+    arrays: Arrays = {}
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            root = file.get("model_weights", file)  # of a whole model; weights alone have no such group
+            for layer in map(_text, root.attrs["layer_names"]):
+                group = root[layer]
+                for name in map(_text, group.attrs["weight_names"]):
+                    if name in group:
+                        variable = name.rsplit("/", 1)[-1].split(":")[0]
+                        arrays[f"{layer}/{variable}"] = np.asarray(group[name])
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{origin} is not a whole file of Keras' weights ({reason}); {REMEDY}") from error
+    return arrays
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+@torch.no_grad()
+def make_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> UtteranceEncoder:
+    """Make the encoder of these arrays, each of which is used.
+
+    Parameters
+    ----------
+    arrays : mapping
+        As of `read_arrays`.
+    origin : str
+        Where they are from, for messages.
+
+    Returns
+    -------
+    UtteranceEncoder
+        In evaluation it is the original up to the last ReLU.
+
+    Raises
+    ------
+    InputError
+        If an array is missing, unknown, of another shape or no numbers.
+    """
+    rest = dict(arrays)
+
+    def take(name: str, *shape: int) -> Tensor:
+        if name not in rest:
+            raise InputError(f"{origin} lacks the array {name}; {REMEDY}")
+        array = rest.pop(name)
+        if array.shape != shape or array.dtype.kind != "f":
+            raise InputError(
+                f"{origin}: array {name} is {array.shape} of {array.dtype}, not {shape} of floats; {REMEDY}"
+            )
+        return torch.from_numpy(array)
+
+    def fill_convolution(name: str, layer: nn.Conv2d, norm: MaskedBatchNorm) -> None:
+        outputs, inputs, frames, bins = layer.weight.shape
+        layer.weight.copy_(take(f"{name}/kernel", bins, frames, inputs, outputs).permute(3, 2, 1, 0))
+        fill_norm(f"{name}/bn", norm)
+
+    def fill_norm(name: str, norm: MaskedBatchNorm) -> None:
+        assert norm.running_mean is not None and norm.running_var is not None
+        own = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        for variable, tensor in zip(("gamma", "beta", "moving_mean", "moving_variance"), own, strict=True):
+            tensor.copy_(take(f"{name}/{variable}", norm.num_features))
+
+    def fill_bands(name: str, layer: nn.Linear) -> None:
+        kernel = take(f"{name}/kernel", BANDS, 1, layer.in_features // BANDS, layer.out_features)
+        layer.weight.copy_(kernel.flatten(0, 2).T)
+        layer.bias.copy_(take(f"{name}/bias", layer.out_features))
+
+    backbone = ThinResNet34()
+    pooling = ProjectedGhostVLAD(backbone.output_size)
+    encoder = UtteranceEncoder(backbone, pooling).eval()
+    fill_convolution("conv1_1/3x3_s1", backbone.stem, backbone.stem_bn)
+    for name, block in zip(BLOCKS, backbone.blocks, strict=True):
+        assert isinstance(block, Bottleneck)
+        fill_convolution(f"{name}_1x1_reduce", block.conv1, block.bn1)
+        fill_convolution(f"{name}_3x3", block.conv2, block.bn2)
+        fill_convolution(f"{name}_1x1_increase", block.conv3, block.bn3)
+        if block.shortcut is not None:
+            fill_convolution(f"{name}_1x1_proj", block.shortcut, block.shortcut_bn)
+    fill_bands("x_fc", pooling.projection)
+    fill_bands("gvlad_center_assignment", pooling.assignment)
+    centres = take("gvlad_pool/centers", pooling.clusters + pooling.ghost_clusters, pooling.projection.out_features)
+    pooling.centres.copy_(centres[: pooling.clusters])  # the ghosts are the last ones
+    encoder.embedding.weight.copy_(take("fc6/kernel", *encoder.embedding.weight.T.shape).T)
+    # A normalisation by mean 0 and deviation 1 adds its bias and nothing else, until training moves it.
+    assert encoder.norm.running_var is not None
+    encoder.norm.running_var.fill_(1 - encoder.norm.eps)
+    encoder.norm.bias.copy_(take("fc6/bias", encoder.norm.num_features))
+    if rest:
+        raise InputError(f"{origin} holds the array {min(rest)}, which the network does not have; {REMEDY}")
+    return encoder
