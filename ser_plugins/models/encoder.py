@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_plugins.audio.speaker import check_mode
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 
@@ -15,68 +18,105 @@ class UtteranceEncoder(nn.Module):
     Parameters
     ----------
     backbone : torch.nn.Module
-        ``(feats [B, T', F], lengths) -> (descriptors [B, T'', D], lengths)``, as `SEResNet34`.
+        ``(feats [B, T', F], lengths) -> (descriptors [B, T'', D], lengths)``, with an attribute ``output_size`` D, as
+        `SEResNet34`.
     pooling : torch.nn.Module
-        ``(descriptors [B, T'', D], lengths) -> [B, P]`` with an attribute ``output_size`` P, as `GhostVLAD`.
+        ``(descriptors [B, T'', D], lengths) -> [B, P]``, with an attribute ``output_size`` P, as `GhostVLAD`. Where its
+        ``input_size`` is None, the backbone's ``output_size`` is filled in by ``set_input_size``.
     embedding_size : int
         Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
         trains several times more slowly.
+    speaker_normalization : {"none", "features", "features+embeddings"}
+        With "features+embeddings" the bias of the last batch normalisation is left out of the embeddings, for the mean
+        of the speaker's embeddings is then subtracted outside (`center_by_speaker`, or `SpeakerStatistics.embedding`).
     speaker_centred : bool
-        Take from each embedding the mean of its speaker's: what is left is how the speaker differs from the usual self.
+        Old spelling of ``speaker_normalization="features+embeddings"``, for older model folders.
 
     Attributes
     ----------
-    speaker : torch.Tensor or None
-        Of a centred encoder: the mean [E] of what it made, while this was None, of utterances of whoever is heard.
+    output_size : int
+        Size of an embedding, E.
+
+    Raises
+    ------
+    ValueError
+        If the pooling takes descriptors of another size than the backbone gives.
 
     Example
     -------
     >>> from ser_plugins import GhostVLAD, SEResNet34
-    >>> encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
+    >>> encoder = UtteranceEncoder(SEResNet34(), GhostVLAD())
     >>> encoder(torch.randn(2, 200, 257), torch.tensor([1.0, 0.5])).shape
     torch.Size([2, 1, 512])
     """
 
     def __init__(
-        self, backbone: nn.Module, pooling: nn.Module, embedding_size: int = 512, speaker_centred: bool = False
+        self,
+        backbone: nn.Module,
+        pooling: nn.Module,
+        embedding_size: int = 512,
+        speaker_normalization: Literal["none", "features", "features+embeddings"] = "none",
+        speaker_centred: bool = False,
     ) -> None:
         super().__init__()
+        _match_sizes(backbone, pooling)
         self.backbone = backbone
         self.pooling = pooling
         self.embedding = nn.Linear(int(pooling.output_size), embedding_size, bias=False)  # type: ignore[arg-type]
         self.norm = MaskedBatchNorm(embedding_size)
-        self.speaker_centred = speaker_centred
-        self.speaker: Tensor | None = None
+        self.output_size = embedding_size
+        self.speaker_normalization = check_mode("features+embeddings" if speaker_centred else speaker_normalization)
 
     @property
     def capturable(self) -> bool:
         """True where backbone and pooling call themselves so: a CUDA graph may stand for them in training."""
         return all(getattr(part, "capturable", False) for part in (self.backbone, self.pooling))
 
-    def forward(self, feats: Tensor, lengths: Tensor | None = None, speakers: Tensor | None = None) -> Tensor:
-        """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E].
-
-        ``speakers`` [B] are indices of who speaks: a centred encoder takes the mean of each in the batch, as its
-        training does. Where they are not given it takes ``speaker``, and of a stranger what all have in common.
-        """
+    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E]."""
         descriptors, lengths = self.backbone(feats, lengths)
-        pooled = self.pooling(descriptors, lengths).to(self.embedding.weight.dtype)
+        pooled = self.pooling(descriptors, lengths).to(self.norm.weight.dtype)
         embedding: Tensor = self.norm(self.embedding(pooled))
-        if self.speaker_centred:
+        if self.speaker_normalization == "features+embeddings":
             embedding = embedding - self.norm.bias
-            if speakers is not None:
-                embedding = centre(embedding, speakers)
-            elif self.speaker is not None:
-                embedding = embedding - self.speaker.to(embedding.device)
         return embedding.unsqueeze(1)
 
 
-def centre(embeddings: Tensor, speakers: Tensor) -> Tensor:
-    """Take from each of ``embeddings`` [N, E] the mean of those of the same of ``speakers`` [N], in float32.
+def _match_sizes(backbone: nn.Module, pooling: nn.Module) -> None:
+    """Fill in the pooling's ``input_size`` where it is None, or check it; modules of others need not have the sizes."""
+    descriptors = getattr(backbone, "output_size", None)
+    if not hasattr(pooling, "input_size"):
+        return
+    if pooling.input_size is None:
+        if descriptors is None:
+            name = type(backbone).__name__
+            raise ValueError(f"{name} has no output_size; give {type(pooling).__name__} its input_size")
+        pooling.set_input_size(descriptors)
+    elif descriptors not in (None, pooling.input_size):
+        raise ValueError(
+            f"{type(backbone).__name__} gives descriptors of {descriptors} values, and {type(pooling).__name__} takes "
+            f"{pooling.input_size}; leave its input_size out"
+        )
+
+
+def center_by_speaker(embeddings: Tensor, speakers: Tensor) -> Tensor:
+    """Subtract from each embedding the mean embedding of its speaker in the batch.
+
+    Parameters
+    ----------
+    embeddings : torch.Tensor
+        [N, E].
+    speakers : torch.Tensor
+        Index of the speaker of each, [N].
+
+    Returns
+    -------
+    torch.Tensor
+        [N, E], float32.
 
     Example
     -------
-    >>> centre(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 5])).flatten()
+    >>> center_by_speaker(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 5])).flatten()
     tensor([-1.,  1.,  0.])
     """
     with torch.autocast(embeddings.device.type, enabled=False):

@@ -1,13 +1,17 @@
 """Padding, shapes and formulas of the encoder."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.models.batchnorm import MaskedBatchNorm
-from ser_plugins.models.encoder import MarginClassifier, UtteranceEncoder
-from ser_plugins.models.ghostvlad import GhostVLAD
+from ser_plugins.models.encoder import MarginClassifier, UtteranceEncoder, center_by_speaker
+from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
 from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
 
@@ -40,22 +44,24 @@ def test_padding_changes_nothing(axis: str, samples: int, log: bool) -> None:
     torch.testing.assert_close(together[1:], embed(long[None], torch.ones(1)), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("mode", [{"speaker_normalization": "features+embeddings"}, {"speaker_centred": True}])
 @torch.no_grad()
-def test_a_centred_encoder_takes_the_mean_of_each_speaker_from_what_a_plain_one_makes() -> None:
+def test_embeddings_that_are_normalised_by_speaker_have_no_bias(mode: dict[str, Any]) -> None:
     plain = make_encoder()
-    centred = UtteranceEncoder(SEResNet34(), GhostVLAD(128), speaker_centred=True).eval()
+    centred = UtteranceEncoder(SEResNet34(), GhostVLAD(128), **mode).eval()
     centred.load_state_dict(plain.state_dict())
-    feats, speakers = torch.randn(5, 64, 257), [7, 2, 7, 7, 2]
-    raw = plain(feats).squeeze(1)
-    assert centred.norm.bias.abs().max() > 0
-    torch.testing.assert_close(centred(feats).squeeze(1), raw - centred.norm.bias)  # of strangers
+    feats = torch.randn(2, 64, 257)
+    assert plain.norm.bias.abs().max() > 0
+    torch.testing.assert_close(centred(feats), plain(feats) - plain.norm.bias)
+
+
+def test_each_embedding_loses_the_mean_of_its_speaker() -> None:
+    embeddings, speakers = torch.randn(5, 6), [7, 2, 7, 7, 2]
     expected = []
-    for one, speaker in zip(raw, speakers, strict=True):
-        own = [other for other, name in zip(raw, speakers, strict=True) if name == speaker]
+    for one, speaker in zip(embeddings, speakers, strict=True):
+        own = [other for other, name in zip(embeddings, speakers, strict=True) if name == speaker]
         expected.append(one - sum(own) / len(own))
-    torch.testing.assert_close(centred(feats, speakers=torch.tensor(speakers)).squeeze(1), torch.stack(expected))
-    centred.speaker = centred(feats[[0, 2, 3]]).mean((0, 1))
-    torch.testing.assert_close(centred(feats[[0, 2, 3]]).squeeze(1), torch.stack(expected)[[0, 2, 3]])
+    torch.testing.assert_close(center_by_speaker(embeddings, torch.tensor(speakers)), torch.stack(expected))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -85,6 +91,38 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_frames(compiled: bool) -> 
     torch.testing.assert_close(masked.running_var, plain.running_var)
     torch.testing.assert_close(masked.running_mean, plain.running_mean)
     assert (out * ~mask).abs().max() == 0
+
+
+@pytest.mark.parametrize("pooling", [GhostVLAD, MeanPooling, partial(ProjectedGhostVLAD, projected_size=6)])
+def test_the_size_of_a_pooling_is_that_of_the_backbone(pooling: Callable[..., torch.nn.Module]) -> None:
+    """As where it is given: the same weights, the same names."""
+    encoders = []
+    for size in ((), (16,)):
+        torch.manual_seed(0)
+        encoders.append(UtteranceEncoder(SEResNet34((8, 8, 8, 16), (1, 1, 1, 1)), pooling(*size), 12))
+    derived, given = (encoder.state_dict() for encoder in encoders)
+    assert list(derived) == list(given)
+    assert all(torch.equal(one, other) for one, other in zip(derived.values(), given.values(), strict=True))
+    assert encoders[0].pooling.input_size == 16 and encoders[0].output_size == 12
+
+
+def test_sizes_that_differ_are_refused_at_construction() -> None:
+    with pytest.raises(ValueError, match=r"SEResNet34 gives descriptors of 128 .* GhostVLAD takes 64; leave its"):
+        UtteranceEncoder(SEResNet34(), GhostVLAD(64))
+    with pytest.raises(ValueError, match="Flatten has no output_size; give GhostVLAD its input_size"):
+        UtteranceEncoder(torch.nn.Flatten(), GhostVLAD())
+    UtteranceEncoder(torch.nn.Flatten(), GhostVLAD(64))
+    with pytest.raises(ValueError, match="GhostVLAD has no input_size; give it"):
+        GhostVLAD()(torch.randn(1, 3, 8))
+
+
+@torch.no_grad()
+def test_a_dynamically_quantised_encoder_runs() -> None:
+    encoder, feats = make_encoder(), torch.randn(2, 40, 257)
+    linear = {torch.nn.Linear}
+    quantised = torch.ao.quantization.quantize_dynamic(encoder, linear, dtype=torch.qint8)
+    assert not isinstance(quantised.embedding, torch.nn.Linear)
+    assert torch.cosine_similarity(quantised(feats), encoder(feats), dim=-1).min() > 0.99
 
 
 def test_training_statistics_see_no_padding() -> None:
