@@ -30,17 +30,16 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
 
-def inference_yaml(tree: Mapping[str, Any], template: Path) -> str:
+def inference_yaml(tree: Mapping[str, Any]) -> str:
     """Make the YAML of a model folder from the resolved YAML of a run.
 
     Parameters
     ----------
     tree : mapping
         The run's YAML, references resolved.
-    template : pathlib.Path
-        ``hparams/inference.yaml``: modules, label encoder and pretrainer.
     """
-    return configuration.dump({**{name: tree[name] for name in SECTIONS}, **configuration.read(template)})
+    sections = {name: tree[name] for name in SECTIONS}
+    return configuration.dump({**sections, **configuration.read(configuration.HPARAMS / "inference.yaml")})
 
 
 def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> configuration.Tree:

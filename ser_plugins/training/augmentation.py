@@ -16,14 +16,14 @@ class Augmentation:
     ----------
     wav_augment, feat_augment : speechbrain.augment.augmenter.Augmenter, optional
         Augmenters; either may add copies of the utterances.
-    mixup : Mixup, optional
-        Mixup of the features.
+    mixup : float, optional
+        Alpha of `Mixup`; None turns it off.
     """
 
-    def __init__(self, wav_augment: Any = None, feat_augment: Any = None, mixup: Mixup | None = None) -> None:
+    def __init__(self, wav_augment: Any = None, feat_augment: Any = None, mixup: float | None = None) -> None:
         self.wav_augment = wav_augment
         self.feat_augment = feat_augment
-        self.mixup = mixup or Mixup(None)
+        self.mixup = Mixup(mixup)
 
     def features(self, modules: Any, batch: Any, augment: bool) -> tuple[Tensor, Tensor]:
         """Compute normalised features [B, T', F] of a batch and their relative lengths [B].

@@ -23,9 +23,12 @@ from ser_plugins.training.weight_average import WeightAverage
 
 CHUNK = 512  # utterances of a metric loss in validation: its memory grows with their square
 DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(["metric_loss", "wav_augment", "feat_augment", "lr_schedule", "step_seeds", "cuda_graphs"]),
-    **{"classification_loss": functional.nll_loss, "speaker_normalization": "none", "train_logger": None},
-    **{"backbone_lr_factor": 1.0, "frozen_epochs": 0},
+    **dict.fromkeys(("metric_loss", "wav_augment", "feat_augment", "mixup", "weight_average", "lr_schedule")),
+    **dict.fromkeys(("step_seeds", "cuda_graphs", "train_logger")),
+    "classification_loss": functional.nll_loss,
+    "speaker_normalization": "none",
+    "backbone_lr_factor": 1.0,
+    "frozen_epochs": 0,
 }
 
 
@@ -37,7 +40,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     - ``metric_loss``: ``(embeddings [B, 1, E], labels [B]) -> loss``, as `ser_plugins.TripletLoss`;
     - ``classification_loss``: ``(log-probabilities [B, C], labels [B]) -> loss``, added to it where both apply;
-    - ``wav_augment``, ``feat_augment``: SpeechBrain's augmenters; ``mixup``: a `Mixup`;
+    - ``wav_augment``, ``feat_augment``: SpeechBrain's augmenters; ``mixup``: alpha of `Mixup`;
     - ``weight_average``: a `WeightAverage`, which validation uses and `load_best` keeps;
     - ``lr_schedule``: ``epoch -> learning rate``; ``backbone_lr_factor``: the backbone's share of it;
       ``frozen_epochs``: first epochs in which the backbone keeps its weights;
@@ -62,12 +65,11 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         run_opts: Any = None,
         checkpointer: Any = None,
     ) -> None:
-        new: dict[str, Any] = {"mixup": Mixup(None), "weight_average": WeightAverage(None)}
-        super().__init__(modules, opt_class, {**DEFAULTS, **new, **(hparams or {})}, run_opts, checkpointer)
+        super().__init__(modules, opt_class, {**DEFAULTS, **(hparams or {})}, run_opts, checkpointer)
         check_settings(self.hparams)
         self.augmentation = Augmentation(self.hparams.wav_augment, self.hparams.feat_augment, self.hparams.mixup)
         self.center = SpeakerCentering(self.hparams.speaker_normalization)
-        self.average: WeightAverage = self.hparams.weight_average
+        self.average: WeightAverage = self.hparams.weight_average or WeightAverage(None)
         self.train_set: Any = ()
         self.epoch_counter: Any = None
 
@@ -110,7 +112,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         loss = torch.zeros((), device=embeddings.device)
         if self.hparams.metric_loss is not None:
             size = len(embeddings) if train else CHUNK
-            parts = zip(embeddings.split(size), labels.split(size), strict=True)
+            parts = zip(torch.split(embeddings, size), torch.split(labels, size), strict=True)
             loss = loss + torch.stack([self.hparams.metric_loss(*part) for part in parts]).mean()
         if not has_weights(self.modules.classifier):
             return loss, None
@@ -130,7 +132,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         return {"loss": float(loss), "accuracy": accuracy(scores, targets)}
 
     def class_centroids(self, n_classes: int) -> Tensor:
-        """Compute directions of the classes, [C, E], by the weights of now, from crops of the first training batches."""
+        """Compute directions of the classes, [C, E], from crops of the first training batches."""
         batches = list(islice(self.train_set, self.average.batches))
         labels = torch.cat([batch.label.data.squeeze(1) for batch in batches]).to(self.device)
         embeddings = torch.cat([self.compute_forward(batch, sb.Stage.VALID).float() for batch in batches])
@@ -182,10 +184,12 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             self.average.update_statistics("embedding_model", unwrap(self.modules.embedding_model), inputs)
 
     def _set_learning_rates(self, epoch: int) -> None:
-        self.rate = None if self.hparams.lr_schedule is None else self.hparams.lr_schedule(epoch)
+        if self.hparams.lr_schedule is None:
+            return
+        self.rate = self.hparams.lr_schedule(epoch)
         # A frozen backbone takes steps of size 0: DDP waits for the gradients of all weights.
         factor = self.hparams.backbone_lr_factor if epoch > self.hparams.frozen_epochs else 0.0
-        for name, optimizer in self.optimizers_dict.items() if self.rate is not None else ():
+        for name, optimizer in self.optimizers_dict.items():
             update_learning_rate(optimizer, self.rate * (factor if name == "backbone" else 1.0))
 
     def _seed_step(self) -> None:
@@ -209,7 +213,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             if hasattr(self.epoch_counter, "update_metric"):
                 self.epoch_counter.update_metric(results[self.criterion])
             if self.hparams.train_logger is not None:
-                facts = {"epoch": epoch, **({} if self.rate is None else {"lr": self.rate})}
+                facts = {"epoch": epoch, **({"lr": self.rate} if self.hparams.lr_schedule else {})}
                 self.hparams.train_logger.log_stats(facts, train_stats=self.train_stats, valid_stats=results)
             if self.checkpointer is not None:
                 keys = {f"{self.best}_keys": [self.criterion]}
@@ -255,8 +259,10 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 def check_settings(hparams: Any) -> None:
     """Raise an `InputError` where settings of a Brain are of no use or exclude each other."""
     if not (hparams.lr_schedule is None or callable(hparams.lr_schedule)):
-        raise InputError(f"lr_schedule: {hparams.lr_schedule!r} is no schedule; give !new:ser_plugins.training.StepSchedule")
-    if hparams.mixup.alpha is not None:
+        raise InputError(
+            f"lr_schedule: {hparams.lr_schedule!r} is no schedule; give !new:ser_plugins.training.StepSchedule"
+        )
+    if hparams.mixup is not None:
         if hparams.metric_loss is not None:
             raise InputError("mixup mixes two labels, and a metric loss needs one of each utterance; give --mixup null")
         if hparams.speaker_normalization == "features+embeddings":

@@ -40,7 +40,7 @@ class SpeakerCentering:
     def __call__(
         self, embeddings: Tensor, speakers: Sequence[str], repeat: Callable[[Tensor], Tensor] = lambda index: index
     ) -> Tensor:
-        """Center ``embeddings`` [N, 1, E] of utterances of ``speakers``; ``repeat`` follows augmenters that add copies."""
+        """Center ``embeddings`` [N, 1, E]; ``repeat`` repeats the speakers for the copies that augmenters add."""
         if not self.active:
             return embeddings
         index = torch.from_numpy(np.unique(speakers, return_inverse=True)[1]).to(embeddings.device)

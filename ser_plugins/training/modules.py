@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -40,7 +40,7 @@ def weight_groups(modules: Mapping[str, nn.Module]) -> dict[str, list[nn.Paramet
     return {name: weights for name, weights in {"backbone": backbone, "rest": rest}.items() if weights}
 
 
-def set_epoch(loader: Iterable[Any], epoch: int) -> None:
+def set_epoch(loader: Any, epoch: int) -> None:
     """Set the epoch of a loader or its batch sampler: SpeechBrain does so under DDP only."""
     for part in (loader, getattr(loader, "batch_sampler", None)):
         if hasattr(part, "set_epoch"):

@@ -42,7 +42,7 @@ class StepSeeds:
         self.seed = seed
 
     def __call__(self, step: int, augmenter: Any = None) -> None:
-        """Seed ``step``, counted over the whole training; also the recordings that SpeechBrain's ``augmenter`` reads."""
+        """Seed ``step``, counted over the training, and the recordings that SpeechBrain's ``augmenter`` reads."""
         value = int(np.random.SeedSequence((self.seed, step, rank_and_size()[0])).generate_state(1)[0])
         seed_everything(value, verbose=False)
         # AddNoise and AddReverb read recordings through loaders of their own, which they make at first use and restart

@@ -84,7 +84,7 @@ class WeightAverage:
         network = self.networks[name].module
         for averaged, buffer in zip(network.buffers(), module.buffers(), strict=True):
             averaged.copy_(buffer)
-        update_bn(islice(inputs, self.batches), network)  # type: ignore[no-untyped-call]
+        update_bn(islice(inputs, self.batches), network)
         network.eval()
 
     def clear(self) -> None:
