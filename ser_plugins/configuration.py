@@ -89,7 +89,7 @@ def read_layers(path: Path, above: tuple[Path, ...] = ()) -> tuple[Tree, Tree]:
     if not strategy and "strategy" not in own:
         return {**base, **own}, {}
     references = dump(own)
-    new = {key for key in own if f"<{key}>" in references or f"<{key}." in references}
+    new = {"strategy", *(key for key in own if f"<{key}>" in references)}
     _check_known({**base, **strategy, **dict.fromkeys(new)}, own, str(path))
     return base, {**strategy, **own}
 

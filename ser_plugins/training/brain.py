@@ -65,8 +65,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         run_opts: Any = None,
         checkpointer: Any = None,
     ) -> None:
+        check_settings(hparams or {})
         super().__init__(modules, opt_class, {**DEFAULTS, **(hparams or {})}, run_opts, checkpointer)
-        check_settings(self.hparams)
         self.augmentation = Augmentation(self.hparams.wav_augment, self.hparams.feat_augment, self.hparams.mixup)
         self.center = SpeakerCentering(self.hparams.speaker_normalization)
         self.average: WeightAverage = self.hparams.weight_average or WeightAverage(None)
@@ -256,19 +256,29 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return float((scores.argmax(-1) == labels).float().mean())
 
 
-def check_settings(hparams: Any) -> None:
-    """Raise an `InputError` where settings of a Brain are of no use or exclude each other."""
-    if not (hparams.lr_schedule is None or callable(hparams.lr_schedule)):
-        raise InputError(
-            f"lr_schedule: {hparams.lr_schedule!r} is no schedule; give !new:ser_plugins.training.StepSchedule"
-        )
-    if hparams.mixup is not None:
-        if hparams.metric_loss is not None:
-            raise InputError("mixup mixes two labels, and a metric loss needs one of each utterance; give --mixup null")
-        if hparams.speaker_normalization == "features+embeddings":
-            raise InputError("mixup mixes speakers, and the mean embedding of each is subtracted; give --mixup null")
+def check_settings(hparams: Mapping[str, Any]) -> None:
+    """Check settings of a Brain before anything is trained.
+
+    Raises
+    ------
+    InputError
+        If one is of no use, or two exclude each other; the message names them.
+    """
+    given = {**DEFAULTS, **hparams}
+    try:
+        Mixup(given["mixup"])
+        centered = SpeakerCentering(given["speaker_normalization"]).active
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not (given["lr_schedule"] is None or callable(given["lr_schedule"])):
+        remedy = "give !new:ser_plugins.training.StepSchedule or CosineSchedule"
+        raise InputError(f"lr_schedule: {given['lr_schedule']!r} is no schedule; {remedy}")
+    if given["mixup"] is not None and given["metric_loss"] is not None:
+        raise InputError("mixup mixes two labels, and a metric loss needs one of each utterance; give --mixup null")
+    if given["mixup"] is not None and centered:
+        raise InputError("mixup mixes speakers, and the mean embedding of each is subtracted; give --mixup null")
     for name in ("backbone_lr_factor", "frozen_epochs"):
-        value = getattr(hparams, name)
+        value = given[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise InputError(f"{name}: {value!r} is not allowed; give a number of at least 0")
 

@@ -28,7 +28,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import METRICS
 from ser_plugins.files import atomic_write, lock_folder
 from ser_plugins.model_folder.saving import HYPERPARAMS
-from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.brain import EncoderBrain, check_settings
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.lineage import NO_PRETRAINING, Lineage, read_lineage
 from ser_plugins.training.modules import has_weights
@@ -63,12 +63,7 @@ def begin(tree: configuration.Tree, folder: Path) -> Hparams:
 def build(tree: configuration.Tree) -> Hparams:
     """Build all objects of a run's YAML, and check that the training's settings fit together."""
     hparams = configuration.build(tree)
-    try:
-        EncoderBrain(hparams=hparams)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"the hyper-parameters cannot be built: {error}") from error
+    check_settings(hparams)
     keep_features(hparams["compute_features"], tree["cache_folder"])
     return hparams
 
