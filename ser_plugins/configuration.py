@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
@@ -17,6 +18,8 @@ from ruamel.yaml.error import YAMLError
 from ser_plugins.errors import InputError
 
 Tree = dict[str, Any]
+REFERENCE = re.compile(r"<(\w+)>")
+READ_BY_CODE = {"seed", "labels"}  # besides references
 HERE = Path(__file__).parent
 # The wheel holds the presets inside the package; a checkout has them beside it.
 HPARAMS = HERE / "hparams" if (HERE / "hparams").is_dir() else HERE.parent / "hparams"
@@ -144,9 +147,18 @@ def compose(name: str | Path, corpus: str | None = None, changes: Mapping[str, A
     changes = dict(changes or {})
     corpus = str(corpus or changes.get("corpus") or strategy.get("corpus") or base["corpus"])
     settings = _read_file(_find_corpus(corpus, path.parent))
-    tree = {**base, **settings, **strategy, "corpus": corpus}
+    layers = (base, settings, strategy)
+    tree = {key: value for layer in layers for key, value in layer.items()} | {"corpus": corpus}
+    for key in _without_use(layers, tree):
+        del tree[key]
     _check_known(tree, changes, "command line")
     return {**tree, **changes}
+
+
+def _without_use(layers: Sequence[Tree], tree: Tree) -> set[str]:
+    """Find keys that only the replaced objects of a layer below referred to: to give one would have no effect."""
+    referred = {name for layer in layers for name in REFERENCE.findall(dump(layer))}
+    return {key for key in tree if key in referred} - set(REFERENCE.findall(dump(tree))) - READ_BY_CODE
 
 
 def _find_corpus(name: str, folder: Path) -> Path:

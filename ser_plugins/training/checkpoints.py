@@ -24,7 +24,9 @@ SAVE_SECONDS = 60  # an interrupted training loses at most the epochs of so many
 
 
 # SpeechBrain 1.1 gives the stopper the hooks of the plain counter, which forget its best epoch.
-@register_checkpoint_hooks
+register_checkpoint_hooks(EpochCounterWithStopper)
+
+
 class EpochCounter(EpochCounterWithStopper):  # type: ignore[misc]
     """Count epochs up to a limit, or until ``patience`` epochs have not improved the validation result.
 

@@ -36,8 +36,7 @@ class EncoderGraphs:
 
     def __call__(self, encoder: nn.Module, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed ``feats`` [B, T', F] as ``encoder(feats, lengths)`` does."""
-        capturable = getattr(encoder, "capturable", False) and not isinstance(encoder, OptimizedModule)
-        if not (feats.is_cuda and capturable and rank_and_size()[1] == 1):
+        if not usable(encoder, feats):
             return encoder(feats, lengths)  # type: ignore[no-any-return]
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         key = id(encoder), feats.shape, dtype
@@ -66,6 +65,13 @@ class EncoderGraphs:
         for name, buffer in encoder.named_buffers():
             buffer.copy_(kept[name])
         return passes
+
+
+def usable(encoder: nn.Module, feats: Tensor) -> bool:
+    """True where the passes of an encoder can be captured: on a GPU, in one process, not compiled."""
+    compiled = isinstance(encoder, OptimizedModule)  # it has all attributes of what it wraps
+    capturable = getattr(encoder, "capturable", False) and not compiled
+    return bool(capturable and feats.device.type == "cuda" and rank_and_size()[1] == 1)
 
 
 class _Unpadded(nn.Module):
