@@ -16,7 +16,7 @@ from ser_plugins.training.speakers import SpeakerBrain, pretrain
 from ser_plugins.training.transfer import transfer
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
-TINY = {"channels": "[4, 4, 8, 8]", "descriptor_size": 8, "embedding_size": 16, "crop_seconds": 0.3, "vad": "none"}
+TINY = {"channels": "[4, 4, 8, 8]", "embedding_size": 16, "crop_seconds": 0.3, "vad": "none"}
 SHORT = {"number_of_epochs": 2, "batch_size": 8, "shard_size": 16, "valid_speakers": 2, **TINY}
 SPEAKERS, TAKES = 7, 6
 
@@ -95,7 +95,7 @@ def test_a_second_run_trains_nothing(finished, run, caplog, monkeypatch):
     with caplog.at_level("INFO"):
         assert run(finished) == finished
     assert "is finished" in caplog.text
-    with pytest.raises(InputError, match=r"was begun with other hyper-parameters \(lr is another\)"):
+    with pytest.raises(InputError, match=r"holds a run of other hyper-parameters \(lr differs\)"):
         run(finished, lr=0.5)
 
 
