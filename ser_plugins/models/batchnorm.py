@@ -5,27 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn import SyncBatchNorm, functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from ser_plugins.distributed import rank_and_size, total
 
 
-class MaskedBatchNorm(_NormBase):
+class MaskedBatchNorm(_BatchNorm):
     """Batch normalisation of [B, C, ...] whose statistics see no padded frame, and whose padded frames are zero.
 
     Its weights and state dict are those of ``torch.nn.BatchNorm2d``. In training under ``torch.distributed`` the
-    statistics are those of all processes, on a CPU too. It is no subclass of PyTorch's batch normalisations because
-    SpeechBrain turns those into ``SyncBatchNorm``, which takes no mask and no CPU.
+    statistics are those of all processes, on a CPU too; ``SyncBatchNorm.convert_sync_batchnorm``, which SpeechBrain
+    calls, therefore leaves it as it is.
+
+    The running statistics follow the n-th batch by a share of max(momentum, 1 / n): they are the mean of the first
+    1 / momentum batches, and forget 0 and 1, which they start at, with the first.
 
     Parameters
     ----------
     num_features : int
         Channels, C.
     eps, momentum, affine
-        As in ``torch.nn.BatchNorm2d``.
+        As in ``torch.nn.BatchNorm2d``; with a momentum of None the running statistics are the mean of all batches.
 
     Example
     -------
@@ -36,6 +40,10 @@ class MaskedBatchNorm(_NormBase):
     True
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         super().__init__(num_features, eps, momentum, affine)
 
@@ -43,17 +51,15 @@ class MaskedBatchNorm(_NormBase):
         """Normalise ``x`` [B, C, ...]; ``mask`` [B, 1, ...] is zero where it is padded, None where nothing is."""
         if self.training and (mask is not None or rank_and_size()[1] > 1):
             return self._masked(x, mask)
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        if self.training:
+            # With a momentum of 1 PyTorch writes the statistics of the batch into these. A tensor as momentum it refuses,
+            # and to read a number from one waits for a GPU.
+            mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            out = functional.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+            self._update(mean, var)
+            return out
         out = functional.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training,
-            self._rate() if self.training else 0.0,  # the rate may depend on a count, which nothing can be exported by
-            self.eps,
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
         )
         return out if mask is None else out * mask
 
@@ -72,16 +78,20 @@ class MaskedBatchNorm(_NormBase):
         return scaled.add_(self.bias.view(shape) * valid).to(x.dtype)
 
     def _update(self, mean: Tensor, var: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
+        """Let the running statistics follow those of a batch, [C] each."""
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self._rate())
-        self.running_var.lerp_(var.to(self.running_var.dtype), self._rate())
+        rate = (1 / self.num_batches_tracked.to(self.running_mean.dtype)).clamp(min=self.momentum or 0.0)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
+        self.running_var.lerp_(var.to(self.running_var.dtype), rate)
 
-    def _rate(self) -> float:
-        if self.momentum is not None:
-            return self.momentum
-        return 1.0 / max(1.0, float(self.num_batches_tracked or 0))
+
+def _keep(parent: nn.Module, name: str, module: nn.Module | None) -> nn.Module | None:
+    """Keep a `MaskedBatchNorm` from ``convert_sync_batchnorm``: a ``SyncBatchNorm`` takes no mask and no CPU."""
+    present = parent._modules.get(name)
+    return present if isinstance(module, SyncBatchNorm) and isinstance(present, MaskedBatchNorm) else None
+
+
+register_module_module_registration_hook(_keep)  # type: ignore[arg-type]
 
 
 class _Normalize(torch.autograd.Function):
@@ -109,8 +119,7 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
         normal, valid, count, scale = ctx.saved_tensors
         dims = (0, *range(2, normal.dim()))
-        out = torch.empty_like(normal)  # in its memory format
-        torch.mul(gradient, valid, out=out)
+        out = gradient * valid
         mean = total(out.sum(dims, keepdim=True)) / count
         slope = total((out * normal).sum(dims, keepdim=True)) / count
         out.addcmul_(normal, slope, value=-1).sub_(mean * valid)

@@ -38,8 +38,8 @@ def to_image(feats: Tensor, lengths: Tensor | None, n_bins: int) -> tuple[Tensor
     frames = count_frames(feats, lengths)
     if feats.is_cuda and torch.cuda.is_current_stream_capturing():  # which cannot choose by a value
         padded = lengths is not None
-    else:  # what is exported masks always, for the same reason
-        padded = torch.compiler.is_exporting() or bool((frames < feats.shape[1]).any())
+    else:  # what is compiled or exported masks always, for the same reason
+        padded = torch.compiler.is_compiling() or bool((frames < feats.shape[1]).any())
     if padded:
         feats = torch.where(frame_mask(frames, feats.shape[1]).unsqueeze(2), feats, 0.0)
     return feats.unsqueeze(1).contiguous(memory_format=torch.channels_last), frames, padded
@@ -94,8 +94,16 @@ class SEBasicBlock(nn.Module):
         if self.se is not None:
             out = self.se(out, frames)
         if self.shortcut is not None:
-            x = self.shortcut_bn(self.shortcut(x[:, :, :: self.skip, :: self.skip]), mask)
+            x = self.shortcut_bn(self._shrink(x), mask)
         return out.add_(x).relu_()
+
+    def _shrink(self, x: Tensor) -> Tensor:
+        """Apply the shortcut's convolution, of this block's stride."""
+        assert self.shortcut is not None
+        if torch.compiler.is_exporting():  # a slice of a free length cannot be exported
+            return functional.conv2d(x, self.shortcut.weight, stride=self.stride)
+        shrunk: Tensor = self.shortcut(x[:, :, :: self.skip, :: self.skip])
+        return shrunk
 
 
 class SEResNet34(nn.Module):
@@ -175,11 +183,14 @@ class SEResNet34(nn.Module):
         Returns
         -------
         descriptors : torch.Tensor
-            [B, T'', D] with T'' = ceil(T' / 16); padded descriptors are zero.
+            [B, T'', D] with T'' = ceil(T' / 16), one more where exported; padded descriptors are zero.
         lengths : torch.Tensor
             Relative lengths of the descriptors, [B].
         """
         x, frames, padded = to_image(feats, lengths, self.n_bins)
+        if torch.compiler.is_exporting():
+            # Two frames are left everywhere: a free length that may leave one cannot be exported.
+            x = functional.pad(x, (0, 0, 0, 16))
         x = self.stem(x)
         frames = halve(frames, 2)
         mask = image_mask(frames, x.shape[2]) if padded else None

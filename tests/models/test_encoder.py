@@ -69,7 +69,7 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_frames(compiled: bool) -> 
     torch.manual_seed(0)
     x, frames = torch.randn(3, 4, 7, 5, requires_grad=True), torch.tensor([7, 4, 1])
     mask = (torch.arange(7) < frames[:, None])[:, None, :, None]
-    masked, plain = MaskedBatchNorm(4), torch.nn.BatchNorm1d(4)
+    masked, plain = MaskedBatchNorm(4), torch.nn.BatchNorm1d(4, momentum=1.0)  # as of a first batch
     for norm in (masked, plain):
         norm.weight.data, norm.bias.data = torch.tensor([0.5, 1.0, 2.0, -1.0]), torch.arange(4.0)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from ser_plugins import GhostVLAD, UtteranceEncoder
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 from ser_plugins.models.se_resnet import SEResNet34
 
@@ -24,6 +25,7 @@ def make(channels=CHANNELS, **options):
         if isinstance(module, MaskedBatchNorm):
             torch.nn.init.normal_(module.running_mean, std=0.3)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            module.num_batches_tracked.fill_(100)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.3)
     return network.double().eval()
@@ -181,3 +183,16 @@ for frames in range(30, 130):
     block(x.requires_grad_(), None, None).square().mean().backward()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("channels", [(16, 16, 16, 16), (4, 4, 8, 8)])
+@torch.no_grad()
+def test_a_network_is_exported_with_a_free_length(channels):
+    """Down to a single frame, and with few channels, whose shortcuts are others."""
+    network = UtteranceEncoder(SEResNet34(channels, (1, 1, 1, 1), n_bins=40), GhostVLAD(), 6).eval()
+    batch, frames = torch.export.Dim("batch", min=1, max=9), torch.export.Dim("frames", min=1, max=999)
+    shapes = {0: batch, 1: frames}, {0: batch}
+    program = torch.export.export(network, (torch.rand(2, 50, 40), torch.ones(2)), dynamic_shapes=shapes).module()
+    for rows, count in ((1, 1), (3, 5), (2, 16), (1, 17), (2, 200)):
+        feats, lengths = torch.rand(rows, count, 40), torch.linspace(0.5, 1, rows)
+        torch.testing.assert_close(program(feats, lengths), network(feats, lengths), atol=1e-5, rtol=1e-4)
