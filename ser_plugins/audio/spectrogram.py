@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+from ser_plugins.audio.speaker import check_mode
 from ser_plugins.lengths import count_frames, frame_mask
 
 
@@ -139,16 +139,13 @@ class SpectrogramNorm(nn.Module):
 
     Parameters
     ----------
-    axis : {"utterance", "bin", "frame", "speaker"}
-        Over what the statistics are taken: all values of an utterance; each frequency bin over time; each frame over
-        its bins (as Xie et al., ICASSP 2019); or the mean of each bin, and the deviation of all, over what a speaker
-        said: how loud and how bright the voice is against its usual self. Of a speaker that is not told it has no more
-        than the utterance.
-
-    Attributes
-    ----------
-    speaker : torch.Tensor or None
-        With axis "speaker": whose voice is heard where ``forward`` is not told, as `measure` returns it.
+    axis : {"utterance", "bin", "frame"}
+        Over what the statistics are taken: all values of an utterance; each frequency bin over time; or each frame over
+        its bins (Xie et al., ICASSP 2019). "speaker" is the old spelling of ``speaker_normalization="features"``.
+    speaker_normalization : {"none", "features", "features+embeddings"}
+        With "features" and "features+embeddings" the mean of each bin and the common deviation of all bins over all
+        utterances of a speaker take the place of the statistics of ``axis``. Where ``forward`` is given no statistics,
+        they are taken over the utterance.
 
     Example
     -------
@@ -157,49 +154,56 @@ class SpectrogramNorm(nn.Module):
     (True, True)
     """
 
-    DIMS: ClassVar = {"utterance": (1, 2), "bin": (1,), "frame": (2,), "speaker": (1,)}  # of the mean
+    DIMS: ClassVar = {"utterance": (1, 2), "bin": (1,), "frame": (2,)}  # of the mean
 
-    def __init__(self, axis: Literal["utterance", "bin", "frame", "speaker"] = "utterance") -> None:
+    def __init__(
+        self,
+        axis: Literal["utterance", "bin", "frame", "speaker"] = "utterance",
+        speaker_normalization: Literal["none", "features", "features+embeddings"] = "none",
+    ) -> None:
         super().__init__()
+        if axis == "speaker":
+            axis = "utterance"
+            speaker_normalization = "features" if speaker_normalization == "none" else speaker_normalization
         if axis not in self.DIMS:
             raise ValueError(f"axis of normalisation must be one of {', '.join(self.DIMS)}, not {axis!r}")
         self.axis = axis
-        self.speaker: Tensor | None = None
+        self.speaker_normalization = check_mode(speaker_normalization)
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
-        """Normalise ``feats`` [B, T', F] with relative ``lengths`` [B]; the shape stays.
+        """Normalise spectrograms; the shape stays.
 
-        ``speaker`` [B, F + 1], or [F + 1] where all are of one, is what `measure` found of who is speaking.
+        Parameters
+        ----------
+        feats : torch.Tensor
+            Spectrograms, [B, T', F].
+        lengths : torch.Tensor, optional
+            Relative lengths, [B].
+        speaker : torch.Tensor, optional
+            `SpeakerStatistics.features` of the speaker of all utterances, [F + 1], or of that of each, [B, F + 1].
+
+        Raises
+        ------
+        ValueError
+            If statistics of a speaker are given and ``speaker_normalization`` is "none".
         """
+        by_speaker = self.speaker_normalization != "none"
         mask = frame_mask(count_frames(feats, lengths), feats.shape[1]).unsqueeze(-1)
-        speaker = self.speaker if speaker is None else speaker
         if speaker is not None:
+            if not by_speaker:
+                raise ValueError("statistics of a speaker need speaker_normalization='features'; it is 'none'")
             speaker = speaker.to(feats.device).unsqueeze(-2)
             return (feats - speaker[..., :-1]) * mask / (speaker[..., -1:] + 1e-5)
-        count = self._sum(mask.expand_as(feats)).clamp(min=1)
-        mean = self._sum(feats * mask) / count
-        centred = (feats - mean) * mask
-        variance = self._sum(centred.square()) / count
-        if self.axis == "speaker":  # one deviation for all bins, each of as many frames
+        dims = self.DIMS["bin" if by_speaker else self.axis]
+        count = _sum(mask.expand_as(feats), dims).clamp(min=1)
+        centred = (feats - _sum(feats * mask, dims) / count) * mask
+        variance = _sum(centred.square(), dims) / count
+        if by_speaker:  # one deviation for all bins, each of as many frames
             variance = variance.mean(2, keepdim=True)
         return centred / (variance.clamp(min=1e-20).sqrt() + 1e-5)  # the root has no slope at 0
 
-    def _sum(self, x: Tensor) -> Tensor:
-        for dim in reversed(self.DIMS[self.axis]):  # one after the other: onnxruntime loses digits in long sums
-            x = x.sum(dim, keepdim=True)
-        return x
 
-    @staticmethod
-    def measure(utterances: Iterable[Tensor]) -> Tensor:
-        """Measure a speaker's voice: the mean of each bin and the deviation of all from it, [F + 1].
-
-        ``utterances`` are the features of what the speaker said, each [1, T', F] or [T', F]; blank frames do not count.
-        """
-        count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-        for feats in utterances:
-            frames = feats.reshape(-1, feats.shape[-1]).cpu().double()
-            frames = frames[(frames != 0).any(-1)]
-            count, total, squares = count + len(frames), total + frames.sum(0), squares + frames.square().sum(0)
-        mean = total / max(1, count)
-        variance = (squares / max(1, count) - mean.square()).mean().clamp(min=0)
-        return torch.cat([mean, variance.sqrt().unsqueeze(0)]).float()
+def _sum(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    for dim in reversed(dims):  # one after the other: onnxruntime loses digits in long sums
+        x = x.sum(dim, keepdim=True)
+    return x

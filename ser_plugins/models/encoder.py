@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_plugins.audio.speaker import check_mode
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
 
@@ -21,13 +24,11 @@ class UtteranceEncoder(nn.Module):
     embedding_size : int
         Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
         trains several times more slowly.
+    speaker_normalization : {"none", "features", "features+embeddings"}
+        With "features+embeddings" the bias of the last batch normalisation is left out of the embeddings, for the mean
+        of the speaker's embeddings is then subtracted outside (`center_by_speaker`, or `SpeakerStatistics.embedding`).
     speaker_centred : bool
-        Take from each embedding the mean of its speaker's: what is left is how the speaker differs from the usual self.
-
-    Attributes
-    ----------
-    speaker : torch.Tensor or None
-        Of a centred encoder: the mean [E] of what it made, while this was None, of utterances of whoever is heard.
+        Old spelling of ``speaker_normalization="features+embeddings"``, for older model folders.
 
     Example
     -------
@@ -38,45 +39,53 @@ class UtteranceEncoder(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, pooling: nn.Module, embedding_size: int = 512, speaker_centred: bool = False
+        self,
+        backbone: nn.Module,
+        pooling: nn.Module,
+        embedding_size: int = 512,
+        speaker_normalization: Literal["none", "features", "features+embeddings"] = "none",
+        speaker_centred: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.embedding = nn.Linear(int(pooling.output_size), embedding_size, bias=False)  # type: ignore[arg-type]
         self.norm = MaskedBatchNorm(embedding_size)
-        self.speaker_centred = speaker_centred
-        self.speaker: Tensor | None = None
+        self.speaker_normalization = check_mode("features+embeddings" if speaker_centred else speaker_normalization)
 
     @property
     def capturable(self) -> bool:
         """True where backbone and pooling call themselves so: a CUDA graph may stand for them in training."""
         return all(getattr(part, "capturable", False) for part in (self.backbone, self.pooling))
 
-    def forward(self, feats: Tensor, lengths: Tensor | None = None, speakers: Tensor | None = None) -> Tensor:
-        """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E].
-
-        ``speakers`` [B] are indices of who speaks: a centred encoder takes the mean of each in the batch, as its
-        training does. Where they are not given it takes ``speaker``, and of a stranger what all have in common.
-        """
+    def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E]."""
         descriptors, lengths = self.backbone(feats, lengths)
         pooled = self.pooling(descriptors, lengths).to(self.embedding.weight.dtype)
         embedding: Tensor = self.norm(self.embedding(pooled))
-        if self.speaker_centred:
+        if self.speaker_normalization == "features+embeddings":
             embedding = embedding - self.norm.bias
-            if speakers is not None:
-                embedding = centre(embedding, speakers)
-            elif self.speaker is not None:
-                embedding = embedding - self.speaker.to(embedding.device)
         return embedding.unsqueeze(1)
 
 
-def centre(embeddings: Tensor, speakers: Tensor) -> Tensor:
-    """Take from each of ``embeddings`` [N, E] the mean of those of the same of ``speakers`` [N], in float32.
+def center_by_speaker(embeddings: Tensor, speakers: Tensor) -> Tensor:
+    """Subtract from each embedding the mean embedding of its speaker in the batch.
+
+    Parameters
+    ----------
+    embeddings : torch.Tensor
+        [N, E].
+    speakers : torch.Tensor
+        Index of the speaker of each, [N].
+
+    Returns
+    -------
+    torch.Tensor
+        [N, E], float32.
 
     Example
     -------
-    >>> centre(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 5])).flatten()
+    >>> center_by_speaker(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 5])).flatten()
     tensor([-1.,  1.,  0.])
     """
     with torch.autocast(embeddings.device.type, enabled=False):

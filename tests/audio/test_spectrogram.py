@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import get_window
 
+from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 
 WINDOW, HOP = 512, 160  # 32 ms and 10 ms at 16 kHz
@@ -122,25 +123,47 @@ def test_norm_is_that_of_the_frames_that_are_not_padded(axis, relative):
 
 
 def test_all_that_a_speaker_says_is_normalised_together():
-    features, norm = MelSpectrogram(log=True), SpectrogramNorm("speaker")
+    features, norm = MelSpectrogram(log=True), SpectrogramNorm(speaker_normalization="features")
     clips = [[noise(n, n) * level for n in (3000, 4500, 800)] for level in (0.1, 2.0)]
     feats = [[features(torch.from_numpy(clip)[None]) for clip in speaker] for speaker in clips]
-    voices = torch.stack([norm.measure(speaker) for speaker in feats])
+    voices = torch.stack([SpeakerStatistics.measure_features(speaker) for speaker in feats])
     spoken = zip(feats, voices, strict=True)
     found = [[norm(one, None, voice[None])[0].numpy() for one in speaker] for speaker, voice in spoken]
     for speaker in found:
         frames = np.concatenate(speaker)
         np.testing.assert_allclose(frames.mean(0), 0, atol=1e-4)
         assert abs(frames.std() - 1) < 1e-3 and not np.allclose(speaker[0].std(), 1, atol=1e-3)
-    # a padded batch of both, and a voice that the module has been told
+    # a padded batch of both, and one speaker for all
     batch = torch.zeros(2, feats[0][1].shape[1], 80)
     batch[0], batch[1, : feats[1][2].shape[1]] = feats[0][1], feats[1][2]
     together = norm(batch, None, voices).numpy()
     np.testing.assert_allclose(together[0], found[0][1], atol=1e-5)
     np.testing.assert_allclose(together[1, : len(found[1][2])], found[1][2], atol=1e-5)
     assert not together[1, len(found[1][2]) :].any()
-    norm.speaker = voices[0]
-    np.testing.assert_allclose(norm(feats[0][1])[0], found[0][1], atol=1e-5)
+    np.testing.assert_allclose(norm(feats[0][1], speaker=voices[0])[0], found[0][1], atol=1e-5)
+
+
+def test_statistics_of_a_speaker_do_not_stay():
+    norm, feats = SpectrogramNorm(speaker_normalization="features"), torch.randn(1, 9, 5)
+    before = norm(feats)
+    norm(feats, speaker=torch.ones(6))
+    assert torch.equal(norm(feats), before)
+
+
+def test_statistics_of_a_speaker_are_refused_where_they_make_no_sense():
+    with pytest.raises(ValueError, match="speaker_normalization='features'"):
+        SpectrogramNorm()(torch.randn(1, 9, 5), speaker=torch.ones(6))
+    with pytest.raises(ValueError, match="no frame"):
+        SpeakerStatistics.measure_features([torch.zeros(1, 4, 5)])
+    with pytest.raises(ValueError, match=r"none, features, features\+embeddings, not 'voice'"):
+        SpectrogramNorm(speaker_normalization="voice")
+
+
+def test_axis_speaker_is_the_old_spelling():
+    feats = torch.randn(2, 9, 5)
+    new = SpectrogramNorm(speaker_normalization="features")(feats)
+    assert torch.equal(SpectrogramNorm("speaker")(feats), new)
+    assert not torch.equal(SpectrogramNorm("bin")(feats), new)
 
 
 @pytest.mark.parametrize("axis", ["utterance", "bin", "frame", "speaker"])
@@ -174,5 +197,5 @@ def test_the_window_follows_the_module_and_is_not_saved():
 def test_other_shapes_and_axes_are_refused():
     with pytest.raises(ValueError, match=r"\[batch, samples\]"):
         Spectrogram()(torch.zeros(100))
-    with pytest.raises(ValueError, match="utterance, bin, frame, speaker"):
+    with pytest.raises(ValueError, match="utterance, bin, frame, not"):
         SpectrogramNorm("time")

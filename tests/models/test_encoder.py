@@ -1,12 +1,14 @@
 """Padding, shapes and formulas of the encoder."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.models.batchnorm import MaskedBatchNorm
-from ser_plugins.models.encoder import MarginClassifier, UtteranceEncoder
+from ser_plugins.models.encoder import MarginClassifier, UtteranceEncoder, center_by_speaker
 from ser_plugins.models.ghostvlad import GhostVLAD
 from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
@@ -40,22 +42,24 @@ def test_padding_changes_nothing(axis: str, samples: int, log: bool) -> None:
     torch.testing.assert_close(together[1:], embed(long[None], torch.ones(1)), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("mode", [{"speaker_normalization": "features+embeddings"}, {"speaker_centred": True}])
 @torch.no_grad()
-def test_a_centred_encoder_takes_the_mean_of_each_speaker_from_what_a_plain_one_makes() -> None:
+def test_embeddings_that_are_normalised_by_speaker_have_no_bias(mode: dict[str, Any]) -> None:
     plain = make_encoder()
-    centred = UtteranceEncoder(SEResNet34(), GhostVLAD(128), speaker_centred=True).eval()
+    centred = UtteranceEncoder(SEResNet34(), GhostVLAD(128), **mode).eval()
     centred.load_state_dict(plain.state_dict())
-    feats, speakers = torch.randn(5, 64, 257), [7, 2, 7, 7, 2]
-    raw = plain(feats).squeeze(1)
-    assert centred.norm.bias.abs().max() > 0
-    torch.testing.assert_close(centred(feats).squeeze(1), raw - centred.norm.bias)  # of strangers
+    feats = torch.randn(2, 64, 257)
+    assert plain.norm.bias.abs().max() > 0
+    torch.testing.assert_close(centred(feats), plain(feats) - plain.norm.bias)
+
+
+def test_each_embedding_loses_the_mean_of_its_speaker() -> None:
+    embeddings, speakers = torch.randn(5, 6), [7, 2, 7, 7, 2]
     expected = []
-    for one, speaker in zip(raw, speakers, strict=True):
-        own = [other for other, name in zip(raw, speakers, strict=True) if name == speaker]
+    for one, speaker in zip(embeddings, speakers, strict=True):
+        own = [other for other, name in zip(embeddings, speakers, strict=True) if name == speaker]
         expected.append(one - sum(own) / len(own))
-    torch.testing.assert_close(centred(feats, speakers=torch.tensor(speakers)).squeeze(1), torch.stack(expected))
-    centred.speaker = centred(feats[[0, 2, 3]]).mean((0, 1))
-    torch.testing.assert_close(centred(feats[[0, 2, 3]]).squeeze(1), torch.stack(expected)[[0, 2, 3]])
+    torch.testing.assert_close(center_by_speaker(embeddings, torch.tensor(speakers)), torch.stack(expected))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
