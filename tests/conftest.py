@@ -97,7 +97,7 @@ def tiny_model() -> Callable[..., Any]:
         elif hasattr(built["classifier"], "linear"):
             torch.nn.init.normal_(built["classifier"].linear.weight)
         resolved = self_contained(configuration.resolve(tree), built["embedding_model"])
-        return built, inference_yaml(resolved, hparams / "inference.yaml")
+        return built, inference_yaml(resolved)
 
     return make
 

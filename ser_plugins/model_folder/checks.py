@@ -85,7 +85,8 @@ def check_yaml(folder: Path) -> None:
     tags = {getattr(event, "tag", None) for event in yaml.parse(path.read_text(encoding="utf-8"))}
     for tag in sorted(map(str, tags - TAGS - {None})):
         raise InputError(f"{path}: {tag} is not a class that may be published; use the classes of ser_plugins")
-    wrong = (set(tree) - OPTIONAL_KEYS) ^ KEYS or set(tree["modules"] or ()) ^ MODULES or set(tree["pretrainer"] or ()) ^ {"loadables"}
+    wrong = (set(tree) - OPTIONAL_KEYS) ^ KEYS
+    wrong = wrong or set(tree["modules"] or ()) ^ MODULES or set(tree["pretrainer"] or ()) ^ {"loadables"}
     if wrong:
         raise InputError(f"{path}: {', '.join(sorted(map(str, wrong)))} missing or unknown; {REMEDY}")
     try:

@@ -170,7 +170,7 @@ def load(source: str | Path, revision: str | None = None, device: str | None = N
     except Exception as error:  # from a class, about arguments that it does not accept
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{folder / CONFIG} and {WEIGHTS} do not make a model ({reason}); {REMEDY}") from error
-    model.checksum = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()  # includes the weights' checksum
+    model.checksum = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     return model
 
 

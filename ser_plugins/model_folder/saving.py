@@ -31,17 +31,15 @@ TEMPLATE = Path(__file__).with_name("inference.yaml")
 SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
 
-def inference_yaml(tree: Mapping[str, Any], template: Path = TEMPLATE) -> str:
+def inference_yaml(tree: Mapping[str, Any]) -> str:
     """Make the ``hyperparams.yaml`` of a model folder from the resolved YAML of a run.
 
     Parameters
     ----------
     tree : mapping
         The run's YAML with its references resolved.
-    template : pathlib.Path
-        YAML of the modules, the label encoder and the pre-trainer, which all model folders share.
     """
-    return configuration.dump({**{name: tree[name] for name in SECTIONS}, **configuration.read(template)})
+    return configuration.dump({**{name: tree[name] for name in SECTIONS}, **configuration.read(TEMPLATE)})
 
 
 def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> configuration.Tree:
@@ -121,7 +119,7 @@ def save_model_folder(
 def _save_plain(
     folder: Path, tree: configuration.Tree, weights: Mapping[str, Tensor], labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Save the weights for `ser_plugins.load`; return its part of ``config.json``, empty for classes it cannot build."""
+    """Save the weights for `ser_plugins.load`; return its part of ``config.json``, if it knows the classes."""
     try:
         modules = {name: describe(tree[name]) for name in SECTIONS}
     except InputError as error:

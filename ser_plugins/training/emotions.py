@@ -203,7 +203,7 @@ def finish_fold(
     title = f"{name}: {100 * metrics['accuracy']:.1f} %"
     confusion_figure(metrics["confusion"], labels, title, folder / "confusion.png")
     used = self_contained(configuration.resolve(tree), brain.modules.embedding_model)
-    yaml = inference_yaml(used, recipe.folder / "inference.yaml")
+    yaml = inference_yaml(used)
     comment = f"# {name}, seed {tree['seed']}\n"
     save_model_folder(folder / "model", comment + yaml, brain.modules.embedding_model, classifier, labels)
     EmbeddingMap.fit(trained.squeeze(1).numpy(), parts["train"]["emotion"]).save(folder / "model")

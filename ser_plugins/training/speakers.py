@@ -167,9 +167,7 @@ def export(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain:
     }
     title = f"{name}: EER {100 * metrics['eer']:.2f} %, accuracy {100 * metrics['accuracy']:.1f} %"
     curve_figure(output / "train_log.txt", title, output / "curve.png")
-    yaml = f"# {name}, seed {tree['seed']}\n" + inference_yaml(
-        configuration.resolve(tree), recipe.folder / "inference.yaml"
-    )
+    yaml = f"# {name}, seed {tree['seed']}\n" + inference_yaml(configuration.resolve(tree))
     modules = brain.modules
     save_model_folder(output / "encoder", yaml, modules.embedding_model, modules.classifier, shards.speakers)
     finish(output, metrics)

@@ -120,7 +120,7 @@ def test_every_recipe_can_be_described(name):
 def test_a_class_of_ones_own_is_kept_for_the_stock_interface(tmp_path, caplog):
     tree = configuration.resolve(configuration.read(HPARAMS / "s1.yaml"))
     tree["mean_var_norm"] = YAML().load("!new:torch.nn.ReLU")
-    yaml, model = inference_yaml(tree, HPARAMS / "inference.yaml"), torch.nn.Linear(2, 2)
+    yaml, model = inference_yaml(tree), torch.nn.Linear(2, 2)
     save_model_folder(tmp_path / "model", yaml, model, model, LABELS)
     assert "torch.nn.ReLU" in caplog.text and "from_hparams" in caplog.text
     assert not (tmp_path / "model" / "model.safetensors").exists()

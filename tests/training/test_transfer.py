@@ -181,7 +181,7 @@ def test_a_hub_that_does_not_answer_is_told_in_one_line(monkeypatch):
 def test_other_features_than_those_of_the_encoder_are_told(tmp_path):
     given, checkpoint = configuration.read(HPARAMS / "s3.yaml"), tmp_path / CHECKPOINT
     check_features(given, checkpoint)  # it does not say what it was trained on
-    text = inference_yaml(configuration.resolve(given), HPARAMS / "inference.yaml")
+    text = inference_yaml(configuration.resolve(given))
     (tmp_path / "hyperparams.yaml").write_text(text)
     check_features(given, checkpoint)
     with pytest.raises(InputError, match=r"mean_var_norm .*'axis': 'utterance'.* this run has .*'axis': 'bin'"):
