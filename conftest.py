@@ -28,7 +28,7 @@ classifier: !new:ser_plugins.SoftmaxClassifier
 
 @pytest.fixture(scope="session")
 def tiny_s8(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a tiny model of S8 of random weights, ``model/``, and two recordings of a second, ``clips/``."""
+    """Return a folder of ``model/``, a tiny S8 of random weights, and ``clips/``, two recordings of a second."""
     import numpy as np
     import soundfile
     import torch

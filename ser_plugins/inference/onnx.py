@@ -70,17 +70,21 @@ class Network(nn.Module):
         Statistics of the speaker that the network is for.
     """
 
+    speaker_features: Tensor | None
+    speaker_embedding: Tensor | None
+
     def __init__(self, model: UtteranceClassifier, speaker: SpeakerStatistics | None = None) -> None:
         super().__init__()
         features = FourierConvolution(model.mods.compute_features)
         self.parts = nn.ModuleDict({**model.mods, "compute_features": features})
-        self.register_buffer("speaker_features", speaker and speaker.features)
-        self.register_buffer("speaker_embedding", speaker and speaker.embedding)
+        speaker = speaker or SpeakerStatistics()
+        self.register_buffer("speaker_features", speaker.features)
+        self.register_buffer("speaker_embedding", speaker.embedding)
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wavs`` [B, T] with relative ``lengths`` [B] to embeddings [B, 1, E] and log-probabilities [B, C]."""
         speaker = SpeakerStatistics(self.speaker_features, self.speaker_embedding)
-        embeddings = embed(self.parts, wavs, lengths, speaker)
+        embeddings = embed(dict(self.parts.items()), wavs, lengths, speaker)
         return embeddings, self.parts["classifier"](embeddings).squeeze(1)
 
 

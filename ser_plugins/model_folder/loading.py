@@ -90,7 +90,7 @@ class UtteranceClassifier(EncoderClassifier):  # type: ignore[misc]
         InputError
             If an embedding is not finite.
         """
-        wavs = torch.atleast_2d(wavs).to(self.device).float()
+        wavs = (wavs if wavs.dim() > 1 else wavs.unsqueeze(0)).to(self.device).float()
         lengths = None if wav_lens is None else wav_lens.to(self.device)
         embeddings = embed(self.mods, wavs, lengths, speaker)
         if not embeddings.isfinite().all():
