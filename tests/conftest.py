@@ -208,14 +208,15 @@ FACTS = {
 
 
 def write_fold(folder: Path, fold: int, skill: float, embeddings: bool = True, **keys: object) -> None:
-    """A fold as a run leaves it: 2 or 3 actors of 16 clips, a share of them recognised, and their embeddings."""
+    """A fold as a run leaves it: 2 or 3 actors, of more clips and better recognised in later folds; embeddings."""
     rng = np.random.default_rng([fold, round(1000 * skill), *f"{keys['strategy']}{keys['corpus']}".encode()])
     actors = [f"{fold:02d}-{i}" for i in range(2 + fold % 2)]
     table = pd.DataFrame(
-        [(actor, emotion) for actor in actors for emotion in 2 * EMOTIONS], columns=["speaker", "emotion"]
+        [(actor, emotion) for i, actor in enumerate(actors) for emotion in (1 + fold % 4 + i) * EMOTIONS],
+        columns=["speaker", "emotion"],
     )
     table.insert(0, "id", [f"clip-{i}" for i in range(len(table))])
-    right = rng.random(len(table)) < skill
+    right = rng.random(len(table)) < skill * (0.8 + 0.02 * fold)
     table["predicted"] = np.where(right, table.emotion, rng.choice(EMOTIONS, len(table)))
     path = folder / f"fold{fold}"
     path.mkdir(parents=True)
