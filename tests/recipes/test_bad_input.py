@@ -84,7 +84,7 @@ def test_a_word_that_is_no_option_is_refused(arguments, tmp_path, word, says):
     ("name", "says"),
     [
         ("pretrain", r"not for this recipe; give it to recipes/pretrain.py"),
-        ("inference", r"inference.yaml is no strategy; give one of hparams/"),
+        ("emotion", r"emotion.yaml is no strategy; give one of hparams/"),
     ],
 )
 def test_other_yamls_are_refused(train, tmp_path, name, says):

@@ -10,8 +10,8 @@ from sklearn.metrics import f1_score
 
 from ser_plugins.corpora import cremad, ravdess
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.results import read_experiments
 from ser_plugins.experiments.published import measure
+from ser_plugins.experiments.runs import read_experiments
 
 LABELS = {"ravdess": list(ravdess.EMOTIONS), "cremad": list(cremad.CODES.values())}
 
