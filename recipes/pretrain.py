@@ -6,7 +6,7 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import run_on_main
 
-from ser_plugins.errors import disk_full_told
+from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.training.recipe import Recipe, start
 from ser_plugins.training.run import (
     begin,
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 def run(recipe: Recipe) -> Path:
     """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
     recipe.require("shards_folder", "recipes/train.py")
+    if recipe["speaker_normalization"] != "none":
+        raise InputError("speaker normalisation removes what identifies a speaker; give it to recipes/train.py")
     output = recipe.output_folder()
     if is_finished(recipe.tree, output):
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)

@@ -11,6 +11,7 @@ from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import disk_full_told
 from ser_plugins.evaluation.tables import summarise
+from ser_plugins.model_folder.lineage import Lineage
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.cross_validation import (
     Parts,
@@ -24,7 +25,6 @@ from ser_plugins.training.cross_validation import (
     prepare_corpus,
     write_division,
 )
-from ser_plugins.training.lineage import Lineage
 from ser_plugins.training.recipe import Recipe, start
 from ser_plugins.training.run import begin, exclusive, fit, load_pretrained, make_brain, pretrained_source, run_facts
 

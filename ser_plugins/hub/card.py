@@ -15,9 +15,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from ser_plugins.evaluation.results import read_runs
 from ser_plugins.evaluation.tables import MEASURES
 from ser_plugins.model_folder.description import KEYS
+from ser_plugins.model_folder.lineage import OWN_SPEAKERS, RANDOM, History, history, hyperparameter
 from ser_plugins.model_folder.loading import read_config
 from ser_plugins.model_folder.saving import CONFIG
-from ser_plugins.training.lineage import OWN_SPEAKERS, RANDOM, History, history, hyperparameter
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FIGURE = "confusion.png"

@@ -25,11 +25,7 @@ from ser_plugins.evaluation.measures import measure, measure_each
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.model_folder.embedding_map import EmbeddingMap
-from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, inference_yaml, save_model_folder, self_contained
-from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.data import by_length, check_crop, make_loader, with_speaker_features
-from ser_plugins.training.evaluation import embed, predictions
-from ser_plugins.training.lineage import (
+from ser_plugins.model_folder.lineage import (
     NO_PRETRAINING,
     Lineage,
     Training,
@@ -39,6 +35,10 @@ from ser_plugins.training.lineage import (
     speaker_keys,
     write_lineage,
 )
+from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, inference_yaml, save_model_folder, self_contained
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.data import by_length, check_crop, make_loader, with_speaker_features
+from ser_plugins.training.evaluation import embed, predictions
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.run import build, finish, has_checkpoint, is_finished, pretrained_source
 from ser_plugins.training.transfer import find_weights
@@ -256,6 +256,7 @@ def export_fold(
         **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "fold", "seed", "licence", "synthetic")},
         sha256=file_sha256(model / CHECKPOINT),
         start=metrics["pretrained_encoder"] or NO_PRETRAINING,
+        utterances=metrics["n_train"],
         speakers=speaker_keys(speakers if corpus.corpora else f"{corpus.name}-" + speakers),
         commit=metrics["commit"],
     )

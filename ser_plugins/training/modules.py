@@ -42,6 +42,7 @@ def weight_groups(modules: Mapping[str, nn.Module]) -> dict[str, list[nn.Paramet
 
 def set_epoch(loader: Any, epoch: int) -> None:
     """Set the epoch of a loader or its batch sampler: SpeechBrain does so under DDP only."""
-    for part in (loader, getattr(loader, "batch_sampler", None)):
+    parts: list[Any] = [loader, getattr(loader, "batch_sampler", None)]
+    for part in parts:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)

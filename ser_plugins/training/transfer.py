@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
+from ser_plugins.model_folder.lineage import LINEAGE
 from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, WEIGHTS
 from ser_plugins.model_folder.source import find_folder
-from ser_plugins.training.lineage import LINEAGE
 
 logger = logging.getLogger(__name__)
 FEATURES = ("compute_features", "mean_var_norm")

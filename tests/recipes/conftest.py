@@ -56,15 +56,15 @@ def pretrain() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def run() -> Callable[[Recipe], Path]:
+def train_recipe() -> Callable[[Recipe], Path]:
     """What recipes/train.py runs."""
     return load_recipe("train").run  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
-def train(arguments, run) -> Callable[..., Path]:
+def train(arguments, train_recipe) -> Callable[..., Path]:
     def make(strategy: str, output: Path, **changes: object) -> Path:
-        return run(Recipe.from_arguments(arguments(strategy, output, **changes)))
+        return train_recipe(Recipe.from_arguments(arguments(strategy, output, **changes)))
 
     return make
 

@@ -99,19 +99,19 @@ def test_a_run_that_came_to_nothing_is_begun_anew(train, tmp_path):
     assert (folder / "fold1" / "metrics.json").is_file()
 
 
-def test_run_options_that_change_the_training_are_hyper_parameters(train, arguments, tmp_path, run):
+def test_run_options_that_change_the_training_are_hyper_parameters(train, arguments, tmp_path, train_recipe):
     train("s1", tmp_path / "out", seed=0)
     words = arguments("s1", tmp_path / "out", seed=0)
     for option in (["--max_grad_norm", "0.1"], ["--precision", "bf16"], ["--debug"]):
         with pytest.raises(InputError, match=rf"holds a run of other hyper-parameters \({option[0][2:]} differs\)"):
-            run(Recipe.from_arguments([*words, *option]))
+            train_recipe(Recipe.from_arguments([*words, *option]))
 
 
-def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path, run):
+def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path, train_recipe):
     words = arguments("s1", tmp_path / "out", fold=1)
     with pytest.raises(InputError, match=r"no epoch was kept; give --debug_persistently, too"):
-        run(Recipe.from_arguments([*words, "--debug"]))
-    kept = run(Recipe.from_arguments([*words, "--debug", "--debug_persistently"]))
+        train_recipe(Recipe.from_arguments([*words, "--debug"]))
+    kept = train_recipe(Recipe.from_arguments([*words, "--debug", "--debug_persistently"]))
     assert (kept / "fold1" / "metrics.json").is_file()
 
 

@@ -17,9 +17,9 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins.errors import InputError
+from ser_plugins.model_folder.lineage import read_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training import EncoderBrain
-from ser_plugins.training.lineage import read_lineage
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ser_plugins.errors import InputError
-from ser_plugins.training.lineage import (
+from ser_plugins.model_folder.lineage import (
     LINEAGE,
     Training,
     check_unheard,

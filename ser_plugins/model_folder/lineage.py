@@ -35,6 +35,8 @@ class Training:
         SHA-256 of the file of encoder weights that it left.
     start : str
         Source of its initial weights, as given: "none", a folder, a Hub id or a built-in name.
+    utterances : int
+        Training utterances.
     speakers : tuple of str
         Keys of the speakers that it was trained on, as `speaker_keys` makes them.
     licence : str
@@ -43,6 +45,8 @@ class Training:
         True where the corpus is synthetic.
     commit : str or None
         Commit of the package.
+    about : str
+        Of weights that were converted: source, authors and licence, in a sentence.
     """
 
     run_id: str
@@ -52,10 +56,12 @@ class Training:
     seed: int
     sha256: str
     start: str = NO_PRETRAINING
+    utterances: int = 0
     speakers: tuple[str, ...] = ()
     licence: str = "unknown"
     synthetic: bool = False
     commit: str | None = None
+    about: str = ""
 
 
 Lineage = tuple[Training, ...]
