@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ser_plugins.training.emotions import prepare_corpus
 from speechbrain.inference.classifiers import EncoderClassifier
 from tables import by_fold
 from tqdm import tqdm
@@ -17,7 +18,6 @@ from tqdm import tqdm
 from ser_plugins import load
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
-from ser_plugins.training.emotions import prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 SECONDS = (0.75, 1.0, 1.5, 2.0)  # each crop begins half its length after the one before

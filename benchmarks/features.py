@@ -15,12 +15,12 @@ from itertools import product
 from pathlib import Path
 
 from joblib import Parallel, delayed
+from ser_plugins.training.emotions import make_loaders, prepare_corpus
+from ser_plugins.training.fit import train
 
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.emotions import make_loaders, prepare_corpus
-from ser_plugins.training.fit import train
 from ser_plugins.training.recipe import Recipe
 
 FOLDS = (1, 4, 7)

@@ -18,13 +18,13 @@ from typing import Any
 
 from filelock import FileLock
 from ruamel.yaml import YAML
+from ser_plugins.training.emotions import check_fold, encoder_source, make_loaders, prepare_corpus
+from ser_plugins.training.fit import commit, train
 from speed.harness import command
 
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.emotions import check_fold, encoder_source, make_loaders, prepare_corpus
-from ser_plugins.training.fit import commit, train
 from ser_plugins.training.recipe import Recipe
 
 RESULTS = Path("benchmarks/results/ideas.json")

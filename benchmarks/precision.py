@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from ser_plugins.training.emotions import prepare_corpus
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,6 @@ from ser_plugins import configuration, load
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
 from ser_plugins.training.data import make_dataset
-from ser_plugins.training.emotions import prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 BATCHES = 8

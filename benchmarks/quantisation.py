@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import torch
+from ser_plugins.training.fit import commit
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -23,7 +24,6 @@ from ser_plugins.evaluation.measures import measure
 from ser_plugins.files import atomic_write
 from ser_plugins.inference.onnx import OUTPUTS, export
 from ser_plugins.model_folder.loading import UtteranceClassifier
-from ser_plugins.training.fit import commit
 
 HEAD = ["form", "MiB", "accuracy, %", "UAR, %", "same answer, %", "log-probabilities", "cosine of embeddings"]
 

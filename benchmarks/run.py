@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ser_plugins.training.fit import commit
 from speed import corpus
 from speed.harness import Row, command, machine
 
 from ser_plugins.files import atomic_write
 from ser_plugins.memory import keep_memory
-from ser_plugins.training.fit import commit
 
 CASES = (
     "step",

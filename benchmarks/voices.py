@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from ser_plugins.training.emotions import prepare_corpus
 from speechbrain.inference.classifiers import EncoderClassifier
 from tables import by_fold
 from torch.nn.utils.rnn import pad_sequence
@@ -20,8 +21,8 @@ from tqdm import tqdm
 from ser_plugins import load
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.files import atomic_write
-from ser_plugins.inference.voice import measure_voice
-from ser_plugins.training.emotions import prepare_corpus
+from ser_plugins.inference.speaker import measure_speaker
+from ser_plugins.model_folder.forward import embed_features
 from ser_plugins.training.recipe import Recipe
 
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -29,12 +30,11 @@ DRAWS = 3
 
 
 def recognised(model: EncoderClassifier, feats: list[torch.Tensor], heard: list[torch.Tensor]) -> list[str]:
-    """What the model makes of utterances, told the voice by ``heard``; by each alone where that is empty."""
-    norm, encoder = model.mods.mean_var_norm, model.mods.embedding_model
-    norm.speaker, encoder.speaker = measure_voice(model, heard) if heard else (None, None)
-    batch = pad_sequence([one[0] for one in feats], batch_first=True)  # blank frames follow, which are not heard
+    """Predict utterances with statistics of the speaker from ``heard``, or without any if it is empty."""
+    speaker = measure_speaker(model, heard) if heard else None
+    batch = pad_sequence([one[0] for one in feats], batch_first=True)  # padded with blank frames, which do not count
     with torch.no_grad():
-        scores = model.mods.classifier(encoder(norm(batch))).squeeze(1)
+        scores = model.mods.classifier(embed_features(model.mods, batch, speaker=speaker)).squeeze(1)
     return [model.hparams.label_encoder.ind2lab[index] for index in scores.argmax(1).tolist()]
 
 

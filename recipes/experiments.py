@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.results import NUMBER, read_experiments
 from ser_plugins.experiments.ensemble import ensemble_table
 from ser_plugins.experiments.gallery import draw_figures
 from ser_plugins.experiments.jobs import Job, make_ready, plan, run_jobs
 from ser_plugins.experiments.page import write_report
 from ser_plugins.experiments.published import write_table
+from ser_plugins.experiments.runs import NUMBER, read_experiments
 
 RECIPES = Path(os.path.relpath(Path(__file__).parent))
 HPARAMS = RECIPES.parent / "hparams"

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
 
@@ -97,7 +99,7 @@ def tiny_model() -> Callable[..., Any]:
         elif hasattr(built["classifier"], "linear"):
             torch.nn.init.normal_(built["classifier"].linear.weight)
         resolved = self_contained(configuration.resolve(tree), built["embedding_model"])
-        return built, inference_yaml(resolved, hparams / "inference.yaml")
+        return built, inference_yaml(resolved)
 
     return make
 
@@ -136,23 +138,59 @@ METRICS = {
 }
 
 
-@pytest.fixture
-def model(tmp_path, write_model):
-    return write_model(tmp_path / "model")
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, write_model):
+    """A model folder that tests only read."""
+    return write_model(tmp_path_factory.mktemp("shared") / "model", "s3")
+
+
+@pytest.fixture(scope="session")
+def loaded_model(model_folder):
+    """The model of `model_folder`."""
+    from ser_plugins import load
+
+    return load(model_folder, device="cpu")
 
 
 @pytest.fixture
-def write_run(write_model):
+def model(tmp_path, model_folder):
+    """A copy of `model_folder` that a test may change."""
+    return shutil.copytree(model_folder, tmp_path / "model")
+
+
+@pytest.fixture
+def write_run(model_folder):
     """Writer of what a fold leaves, but for its training: folder, changes of metrics."""
 
     def write(folder, **changes):
-        model = write_model(folder / "model")
+        model = shutil.copytree(model_folder, folder / "model")
         (folder / "metrics.json").write_text(json.dumps({**METRICS, **changes}))
         (folder / "hyperparams.yaml").write_text("n_folds: 10\n")
         (folder / "confusion.png").write_bytes(b"\x89PNG")
         return model
 
     return write
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder of 14 clips of many lengths and sample rates, and of 4 files that cannot be used."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for number in range(14):
+        rate = (16000, 8000, 48000)[number % 3]
+        size = (round(rng.uniform(0.15, 1.2) * rate), 2) if number % 2 else round(rng.uniform(0.15, 1.2) * rate)
+        place = folder / ("deep/er" if number % 4 == 0 else ".")
+        place.mkdir(parents=True, exist_ok=True)
+        soundfile.write(
+            place / f"clip{number:02d}.{'flac' if number % 5 == 0 else 'WAV'}", rng.normal(0, 0.1, size), rate
+        )
+    (folder / "empty.wav").touch()
+    (folder / "noise.mp3").write_bytes(rng.bytes(500))
+    (folder / "notes.txt").write_text("no sound")
+    soundfile.write(folder / "silent.wav", np.zeros(16000), 16000)
+    soundfile.write(folder / "short.wav", rng.normal(0, 0.1, 500), 16000)
+    return folder
 
 
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
@@ -170,14 +208,15 @@ FACTS = {
 
 
 def write_fold(folder: Path, fold: int, skill: float, embeddings: bool = True, **keys: object) -> None:
-    """A fold as a run leaves it: 2 or 3 actors of 16 clips, a share of them recognised, and their embeddings."""
+    """A fold as a run leaves it: 2 or 3 actors, of more clips and better recognised in later folds; embeddings."""
     rng = np.random.default_rng([fold, round(1000 * skill), *f"{keys['strategy']}{keys['corpus']}".encode()])
     actors = [f"{fold:02d}-{i}" for i in range(2 + fold % 2)]
     table = pd.DataFrame(
-        [(actor, emotion) for actor in actors for emotion in 2 * EMOTIONS], columns=["speaker", "emotion"]
+        [(actor, emotion) for i, actor in enumerate(actors) for emotion in (1 + fold % 4 + i) * EMOTIONS],
+        columns=["speaker", "emotion"],
     )
     table.insert(0, "id", [f"clip-{i}" for i in range(len(table))])
-    right = rng.random(len(table)) < skill
+    right = rng.random(len(table)) < skill * (0.8 + 0.02 * fold)
     table["predicted"] = np.where(right, table.emotion, rng.choice(EMOTIONS, len(table)))
     path = folder / f"fold{fold}"
     path.mkdir(parents=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from ser_plugins.training.emotions import run
 
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
-from ser_plugins.training.emotions import run
 from ser_plugins.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]

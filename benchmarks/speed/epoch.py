@@ -13,6 +13,8 @@ from statistics import mean, median
 from typing import Any
 
 import torch
+from ser_plugins.training.emotions import make_loaders, prepare_corpus
+from ser_plugins.training.fit import train
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,8 +23,6 @@ from ser_plugins.audio.speech import SpeechNormalizer, normalize_file
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import SAMPLE_RATE, crop, make_dataset
-from ser_plugins.training.emotions import make_loaders, prepare_corpus
-from ser_plugins.training.fit import train
 from ser_plugins.training.graphs import EncoderGraphs
 from speed.corpus import on_gpu, recipe
 from speed.harness import Row, ceiling, now

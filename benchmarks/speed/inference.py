@@ -24,7 +24,7 @@ def write_model(folder: Path) -> str:
     """A model folder of S3 at any weights: none changes what a file costs."""
     tree = configuration.merge(configuration.read(HPARAMS / "s3.yaml"), {"labels": ["happy", "sad"]}, "")
     built = configuration.build(tree)
-    yaml = inference_yaml(configuration.resolve(tree), HPARAMS / "inference.yaml")
+    yaml = inference_yaml(configuration.resolve(tree))
     save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], ["happy", "sad"])
     return str(folder)
 

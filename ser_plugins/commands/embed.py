@@ -1,22 +1,22 @@
-"""Embed sound files.
-
-A run that was broken off goes on where it was.
-"""
+"""Embed audio files."""
 
 from __future__ import annotations
 
 import argparse
 
-from ser_plugins.commands.options import add_inference_arguments
+from ser_plugins.commands.options import add_batch_options, add_inference_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     add_inference_arguments(parser, output_required=True)
+    add_batch_options(parser)
 
 
 def run(given: argparse.Namespace) -> None:
     """Write the table."""
-    from ser_plugins.commands import inference as command  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.commands.tables import check_batches, prepare, run_files  # noqa: PLC0415 — imports what it needs
+    from ser_plugins.inference.utterances import embedding_output  # noqa: PLC0415
 
-    command.embeddings(given)
+    check_batches(given)
+    run_files(given, prepare(given), embedding_output(), [], ["embed"])

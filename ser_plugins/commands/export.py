@@ -1,25 +1,24 @@
-"""Write a model folder as ONNX, for onnxruntime."""
+"""Export a model to ONNX, for onnxruntime."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ser_plugins.commands.options import add_speaker_argument
+from ser_plugins.commands.options import add_model_argument, add_speaker_option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    parser.add_argument("model", help="model/ or encoder/ folder of a run, or USER/NAME on the Hub")
-    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    """Add the arguments of the command."""
+    add_model_argument(parser)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="file to write")
-    add_speaker_argument(parser)
-    parser.add_argument("--int8", type=Path, metavar="FILE", help="file to write the same to, in 8-bit integers")
+    parser.add_argument("--int8", type=Path, metavar="FILE", help="file to write with 8-bit weights and activations")
+    add_speaker_option(parser)
 
 
 def run(given: argparse.Namespace) -> None:
     """Write the files."""
-    from ser_plugins.inference.onnx import export  # noqa: PLC0415 — a command loads what it alone needs
+    from ser_plugins.inference.onnx import export  # noqa: PLC0415 — a command imports what it alone needs
 
     export(given.model, given.onnx, given.int8, given.revision, given.speaker)
     for path in filter(None, (given.onnx, given.int8)):

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several subcommands share."""
 
 from __future__ import annotations
 
@@ -7,20 +7,54 @@ import os
 from pathlib import Path
 
 
-def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
-    """Add whose voice a model that normalises by speaker is told."""
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the model as the argument of a command, and its revision."""
+    parser.add_argument("model", help="model folder of a run, or USER/NAME on the Hub")
+    add_revision_option(parser)
+
+
+def add_revision_option(parser: argparse.ArgumentParser) -> None:
+    """Add the revision of a model on the Hub."""
+    parser.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
+
+
+def add_speaker_option(parser: argparse.ArgumentParser) -> None:
+    """Add the recordings that statistics of the speaker are measured on."""
     parser.add_argument(
-        "--speaker", nargs="+", metavar="PATH", help="recordings of the one who speaks, for a model that asks for it"
+        "--speaker",
+        nargs="+",
+        metavar="PATH",
+        help="recordings of the speaker alone, for a model with speaker normalisation (S7, S8)",
     )
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser, output_required: bool = False) -> None:
-    """Add what commands take that run a model on files."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, 'pattern', or - for a list on stdin")
-    parser.add_argument("--model", required=True, help="folder of a model, or USER/NAME on the Hub")
-    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one")
-    add_speaker_argument(parser)
-    parser.add_argument("--output", type=Path, required=output_required, help="table.csv, .jsonl or .parquet")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that read files; one a core")
-    parser.add_argument("--batch_seconds", type=float, default=60.0, help="seconds of audio in a batch at most; 60")
+    """Add what commands need that run a model on files."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="audio file, folder, 'pattern', or - for a list of paths on standard input",
+    )
+    parser.add_argument("--model", required=True, help="model folder of a run, or USER/NAME on the Hub")
+    add_revision_option(parser)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    add_speaker_option(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=output_required,
+        metavar="FILE",
+        help="table to write, .csv, .jsonl or .parquet; an interrupted run is resumed",
+    )
+
+
+def add_batch_options(parser: argparse.ArgumentParser) -> None:
+    """Add how files are read and batched."""
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="reading processes (default: one per core)")
+    parser.add_argument("--batch_seconds", type=float, default=60.0, help="longest batch in seconds (default: 60)")
+
+
+def add_labels_option(parser: argparse.ArgumentParser) -> None:
+    """Add the labels to choose from."""
+    parser.add_argument("--labels", help="emotions to choose from, as happy,sad (default: all of the model)")

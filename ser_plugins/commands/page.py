@@ -1,4 +1,4 @@
-"""A page that hears an utterance: its spectrogram, its emotion, and where it falls among those of the training."""
+"""The web page of ``ser-plugins demo``: emotion, spectrogram and timeline of a clip, and its place on a map."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.spectrogram import Spectrogram
-from ser_plugins.audio.speech import is_silent
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import COLOURS, STYLE
-from ser_plugins.inference.batches import choose_labels, classify, embed_speech
+from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
+from ser_plugins.inference.speaker import normalizes_by_speaker, speaker_statistics
 from ser_plugins.inference.timeline import draw_timeline, timeline
-from ser_plugins.inference.voice import adapt, forget, normalises_by_speaker
 from ser_plugins.model_folder.embedding_map import MAP, EmbeddingMap
 from ser_plugins.model_folder.loading import UtteranceClassifier, load
 from ser_plugins.model_folder.saving import CONFIG, WEIGHTS
@@ -26,17 +26,16 @@ from ser_plugins.model_folder.source import find_folder
 if TYPE_CHECKING:
     import gradio
 
-SLIDING = 2.0, 0.5  # seconds of a window and a step: clips are short
+WINDOW, HOP = 2.0, 0.5  # seconds; shorter than those of `timeline`, for clips are short
 ABOUT = """# Speech emotion
 
 `{source}`
 
-Record or drop a clip of one speaker. The model has learnt from acted speech; it tells what an actor would have meant by
-sounding so, not what anyone feels.
+Record or drop a clip of one speaker. The model was trained on acted speech: it predicts what an actor would express by
+such a voice, not what anyone feels.
 """
-ASK = """
-It hears a voice against that voice's usual self: give it recordings of the speaker alone, eight or more, of many
-emotions.
+ABOUT_SPEAKER = """
+The model normalises by speaker: give it eight or more recordings of the speaker alone, with many emotions.
 """
 
 
@@ -65,53 +64,67 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
     except ImportError as error:
         raise InputError('the page needs Gradio; pip install "ser-plugins[demo]"') from error
     folder = find_folder(source, [CONFIG, WEIGHTS, MAP], revision)
-    model, places = load(folder), EmbeddingMap.read(folder)
-    by_speaker = normalises_by_speaker(model)
+    model, embedding_map = load(folder), EmbeddingMap.read(folder)
+    by_speaker = normalizes_by_speaker(model)
 
-    def hear(path: str | None, voice: list[str] | None) -> list[Any]:
+    def update(path: str | None, recordings: list[str] | None) -> list[Any]:
         if path is None:
-            return [None] * len(shown)
+            return [None] * len(outputs)
         try:
-            if voice:
-                adapt(model, voice)
-            else:
-                forget(model)
-            return analyse(model, places, path)
+            return analyse(model, embedding_map, path, speaker_statistics(model, recordings) if recordings else None)
         except InputError as error:
-            told = str(error)
-            for sent in (path, *(voice or [])):  # where the page keeps it is nobody's business
-                told = told.replace(sent, Path(sent).name)
-            raise gr.Error(told) from error
+            message = str(error)
+            for uploaded in (path, *(recordings or [])):  # the visitor knows the name of a file, not its path here
+                message = message.replace(uploaded, Path(uploaded).name)
+            raise gr.Error(message) from error
 
     with gr.Blocks(title="ser-plugins", analytics_enabled=False) as app:
-        gr.Markdown(ABOUT.format(source=source) + ASK * by_speaker)
+        gr.Markdown(ABOUT.format(source=source) + ABOUT_SPEAKER * by_speaker)
         with gr.Row():
             with gr.Column():
                 clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Clip")
-                voices = gr.File(file_count="multiple", label="Recordings of the speaker", visible=by_speaker)
-                shown = [gr.Label(label="Emotion")]
+                speaker = gr.File(file_count="multiple", label="Recordings of the speaker", visible=by_speaker)
+                outputs = [gr.Label(label="Emotion")]
             with gr.Column():
-                shown += [gr.Plot(show_label=False) for _ in range(2 if places is None else 3)]
-        gr.on([clip.change, voices.change], hear, [clip, voices], shown)
+                outputs += [gr.Plot(show_label=False) for _ in range(2 if embedding_map is None else 3)]
+        gr.on([clip.change, speaker.change], update, [clip, speaker], outputs)
     return app
 
 
-def analyse(model: UtteranceClassifier, places: EmbeddingMap | None, path: str | Path) -> list[Any]:
-    """Hear a sound file: probability of each emotion, spectrogram, emotion over time, and its place among others."""
+def analyse(
+    model: UtteranceClassifier,
+    embedding_map: EmbeddingMap | None,
+    path: str | Path,
+    speaker: SpeakerStatistics | None = None,
+) -> list[Any]:
+    """Analyse an audio file.
+
+    Returns
+    -------
+    list
+        Probability of each emotion (dict), figures of the spectrogram and of the emotion over time, and, with a map, a
+        figure of the embedding among those of the training utterances.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is silent, or the output of the model is not finite.
+    """
     speech = model.load_audio(path)
-    if is_silent(speech.cpu().numpy()):
-        raise InputError("the clip is silent; record it again")
-    embedding = embed_speech(model, [speech])
-    labels, classes = choose_labels(model, None)
-    probabilities = dict(zip(labels, classify(model, embedding, classes)[0].tolist(), strict=True))
-    figures = [spectrogram_figure(speech.cpu()), time_figure(timeline(model, path, *SLIDING))]
-    if places is not None:
-        figures.append(place_figure(places, embedding[0].numpy()))
-    return [probabilities, *figures]
+    embedding = embed_speech(model, [speech], speaker=speaker)
+    labels, classes = select_labels(model, None)
+    values = classify(model, embedding, classes)[0]
+    if not (embedding.isfinite().all() and values.isfinite().all()):
+        raise InputError(f"{path}: {NOT_FINITE}")
+    frame = timeline(model, path, WINDOW, HOP, speaker=speaker)
+    figures = [spectrogram_figure(speech.cpu()), time_figure(frame)]
+    if embedding_map is not None:
+        figures.append(map_figure(embedding_map, embedding[0].numpy()))
+    return [dict(zip(labels, values.tolist(), strict=True)), *figures]
 
 
 def spectrogram_figure(speech: Tensor) -> Figure:
-    """Draw the spectrogram of speech [T] of 16 kHz."""
+    """Draw the spectrogram of speech, samples [T] at 16 kHz."""
     decibels = 20 * Spectrogram(log=False)(speech[None])[0].clamp(min=1e-5).log10()
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 2.6), layout="constrained")
@@ -123,24 +136,24 @@ def spectrogram_figure(speech: Tensor) -> Figure:
 
 
 def time_figure(frame: pd.DataFrame) -> Figure:
-    """Draw emotion over time, as `ser_plugins.inference.timeline` tells it."""
+    """Draw the rows of `ser_plugins.inference.timeline`."""
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 2.6), layout="constrained")
         draw_timeline(figure, frame, "Emotion over time")
     return figure
 
 
-def place_figure(places: EmbeddingMap, embedding: np.ndarray[Any, np.dtype[np.float32]]) -> Figure:
-    """Draw where an embedding [E] falls among those of the training."""
+def map_figure(embedding_map: EmbeddingMap, embedding: np.ndarray[Any, np.dtype[np.float32]]) -> Figure:
+    """Draw an embedding [E] among those of the training utterances."""
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
-        for i, emotion in enumerate(dict.fromkeys(places.emotions.tolist())):
-            x, y = places.points[places.emotions == emotion].T
+        for i, emotion in enumerate(dict.fromkeys(embedding_map.emotions.tolist())):
+            x, y = embedding_map.points[embedding_map.emotions == emotion].T
             axes.scatter(x, y, s=9, alpha=0.6, color=COLOURS[i % len(COLOURS)], label=emotion, linewidths=0)
-        x, y = places.place(embedding)
+        x, y = embedding_map.project(embedding)
         axes.scatter(x, y, s=260, marker="*", color="white", edgecolors="black", label="this clip")
         axes.spines[:].set_visible(False)
-        axes.set(xticks=[], yticks=[], aspect="equal", title="Among the utterances of the training")
+        axes.set(xticks=[], yticks=[], aspect="equal", title="Among the training utterances")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

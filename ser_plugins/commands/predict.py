@@ -1,30 +1,41 @@
-"""Tell the emotion of sound files, or over the time of long recordings.
+"""Predict the emotion of audio files.
 
-The probabilities of the labels add up to one. With --output, a run that was broken off goes on where it was.
+The probabilities of the labels add up to one.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from ser_plugins.commands.options import add_inference_arguments
+from ser_plugins.commands import timeline
+from ser_plugins.commands.options import add_batch_options, add_inference_arguments, add_labels_option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     add_inference_arguments(parser)
-    parser.add_argument("--labels", help="emotions to choose among, as happy,sad; all that the model knows")
-    parser.add_argument("--timeline", action="store_true", help="emotion over time, by windows, with a figure of each")
-    parser.add_argument("--window", type=float, help="seconds of a window of --timeline; 3")
-    parser.add_argument("--hop", type=float, help="seconds from one window to the next; 1")
+    add_batch_options(parser)
+    add_labels_option(parser)
+    # The old spelling of the command timeline.
+    parser.add_argument("--timeline", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--window", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--hop", type=float, help=argparse.SUPPRESS)
 
 
 def run(given: argparse.Namespace) -> None:
     """Print or write the table."""
-    from ser_plugins.commands import inference as command  # noqa: PLC0415
-    from ser_plugins.errors import InputError  # noqa: PLC0415 — a command loads what it alone needs
+    # A command imports what it alone needs.
+    from ser_plugins.commands.tables import check_batches, prepare, run_files, split_labels  # noqa: PLC0415
+    from ser_plugins.errors import InputError  # noqa: PLC0415
+    from ser_plugins.inference.utterances import prediction_output  # noqa: PLC0415
 
-    windows = {key: value for key in ("window", "hop") if (value := getattr(given, key)) is not None}
-    if windows and not given.timeline:
-        raise InputError("--window and --hop are those of --timeline; give that, too")
-    command.timelines(given, **windows) if given.timeline else command.predictions(given)
+    if given.timeline:
+        timeline.run(given)
+        return
+    if given.window is not None or given.hop is not None:
+        raise InputError("predict takes no --window and --hop; use ser-plugins timeline")
+    check_batches(given)
+    job = prepare(given)
+    output = prediction_output(job.model, split_labels(given.labels))
+    shown = ["path", "seconds", "emotion", "probability", "error"]
+    run_files(given, job, output, shown, ["predict", output.schema.names])

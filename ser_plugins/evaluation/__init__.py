@@ -1,1 +1,1 @@
-"""Results of finished runs: measures, tables and figures."""
+"""Evaluation: measures, confidence intervals, results on disk, their summaries and figures."""

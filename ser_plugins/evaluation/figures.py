@@ -1,9 +1,9 @@
-"""Figures from results on disk, in one style: each a PNG, and an SVG beside it."""
+"""Figures of a run, in one style: each a PNG with an SVG beside it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +12,11 @@ import pandas as pd
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from sklearn.manifold import TSNE
 
 from ser_plugins.files import atomic_path
 
-# Okabe and Ito's colours, which the colour-blind tell apart; yellow last, which is faint on white.
+# Colours of Okabe and Ito, distinct for colour-blind readers; yellow, faint on white, is the last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#E69F00", "#F0E442")
-MARKERS = "osD^vPX"  # as many as make each pair of colour and marker return after 56
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -27,8 +24,8 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "text.parse_math": False,  # names may have dollar signs
-    "svg.hashsalt": "ser-plugins",  # the same figure is the same file
+    "text.parse_math": False,  # names may contain dollar signs
+    "svg.hashsalt": "ser-plugins",  # the same figure gives the same bytes
 }
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
@@ -38,7 +35,7 @@ LONG = {"accuracy": "accuracy", "eer": "equal error rate"}
 
 @contextmanager
 def styled(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of some inches; it is written to ``path``, a PNG, and as SVG, if the block succeeds."""
+    """Yield a figure, size in inches, that is saved as PNG at ``path`` and as SVG if the block succeeds."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
@@ -48,7 +45,7 @@ def styled(path: Path, width: float, height: float) -> Iterator[Figure]:
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
-    """Draw a confusion matrix, in percent of each true emotion.
+    """Draw a confusion matrix in percent of each true emotion.
 
     Parameters
     ----------
@@ -59,7 +56,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
     title : str
         Title of the figure.
     path : pathlib.Path
-        PNG file to write; the SVG stands beside it.
+        PNG file to write; an SVG is written beside it.
     """
     counts = np.asarray(confusion, dtype=float)
     percent = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
@@ -77,7 +74,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """Read SpeechBrain's ``train_log.txt``: one row an epoch, columns ``epoch``, ``train loss``, ``valid eer`` …
+    """Read SpeechBrain's ``train_log.txt``: one row per epoch, columns ``epoch``, ``train loss``, ``valid eer`` …
 
     Example
     -------
@@ -88,12 +85,12 @@ def read_log(path: Path) -> pd.DataFrame:
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     table = pd.DataFrame([{name: float(value) for name, value in FIELD.findall(line)} for line in lines])
-    # A run that was killed between an epoch's line and its checkpoint validates that epoch again.
+    # A run killed between the line of an epoch and its checkpoint validates the epoch again.
     return table.drop_duplicates("epoch", keep="last", ignore_index=True)
 
 
 def curve_figure(log: Path, title: str, path: Path) -> None:
-    """Draw loss, accuracy and, where it was measured, equal error rate over the epochs of a ``train_log.txt``."""
+    """Draw loss, accuracy and, if measured, equal error rate over the epochs of a ``train_log.txt``."""
     table = read_log(log)
     results = [name for name in ("accuracy", "eer") if f"valid {name}" in table]
     with styled(path, 3.4 * (1 + len(results)), 3.2) as figure:
@@ -106,74 +103,3 @@ def curve_figure(log: Path, title: str, path: Path) -> None:
             axes.set(xlabel="epoch", ylabel=name if name == "loss" else f"{LONG[name]}, %")
             axes.legend()
         figure.suptitle(title)
-
-
-def project(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lay embeddings [N, E], scaled to unit length as the losses compare them, out on a plane by t-SNE: [N, 2].
-
-    Example
-    -------
-    >>> project(np.eye(8, dtype=np.float32)).shape
-    (8, 2)
-    """
-    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
-    perplexity = min(30.0, (len(units) - 1) / 3)
-    points: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(units)
-    return points
-
-
-def tsne_figure(
-    panels: Mapping[str, tuple[NDArray[np.float32], Sequence[str]]], labels: Sequence[str], title: str, path: Path
-) -> None:
-    """Draw t-SNE of embeddings side by side.
-
-    Parameters
-    ----------
-    panels : mapping
-        Name of a panel to its embeddings [N, E] and their N emotions.
-    labels : sequence of str
-        All emotions. Those of RAVDESS have the same colour and marker in the figure of any corpus.
-    title : str
-        Title of the figure.
-    path : pathlib.Path
-        PNG file to write; the SVG stands beside it.
-    """
-    order = list(dict.fromkeys([*EMOTIONS, *labels]))
-    with styled(path, 3 * len(panels) + 1.2, 3.5) as figure:
-        for axes, (name, (embeddings, emotions)) in zip(
-            np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
-        ):
-            points, given = project(embeddings), np.asarray(emotions)
-            for label in labels:
-                i = order.index(label)
-                style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-                axes.scatter(*points[given == label].T, s=22, linewidths=0.3, label=label, **style)
-            axes.set(title=name, xticks=[], yticks=[])
-            axes.spines[:].set(visible=True, color="lightgrey")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
-        figure.suptitle(title)
-
-
-def sweep_figure(table: pd.DataFrame, key: str, title: str, path: Path) -> None:
-    """Draw accuracy against a setting: a line a strategy, its folds as dots.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row a fold: ``strategy``, ``value`` of the setting, ``accuracy`` and ``valid_accuracy``.
-    key : str
-        Name of the setting.
-    title : str
-        Title of the figure.
-    path : pathlib.Path
-        PNG file to write; the SVG stands beside it.
-    """
-    with styled(path, 4.6, 3.4) as figure:
-        axes = figure.subplots()
-        for colour, (strategy, part) in zip(COLOURS, table.groupby("strategy"), strict=False):
-            means = 100 * part.groupby("value")[["accuracy", "valid_accuracy"]].mean()
-            axes.plot(means.index, means["accuracy"], "o-", color=colour, label=f"{strategy}, test")
-            axes.plot(means.index, means["valid_accuracy"], "--", color=colour, label=f"{strategy}, validation")
-            axes.scatter(part["value"], 100 * part["accuracy"], s=10, alpha=0.4, linewidths=0, color=colour)
-        axes.set(xlabel=key, ylabel="accuracy, %", title=title, xticks=sorted(set(table["value"])))
-        axes.legend()

@@ -1,4 +1,4 @@
-"""How well predictions agree with what was meant."""
+"""Measures of predictions: accuracy, unweighted average recall, macro F1, equal error rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,21 @@ from ser_plugins.corpora.manifest import Corpus
 
 
 def measure(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, unweighted average recall, macro F1 and the confusion matrix (rows: true) of predictions."""
+    """Measure predictions.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns ``emotion``, the true one, and ``predicted``.
+    classes : sequence of str
+        All emotions, in the order of the confusion matrix.
+
+    Returns
+    -------
+    dict
+        ``accuracy``, ``uar`` (unweighted average recall) and ``macro_f1`` over the emotions that occur, shares from 0
+        to 1; ``confusion``, counts with true emotions as rows.
+    """
     true, predicted = frame["emotion"], frame["predicted"]
     present = sorted(set(true), key=list(classes).index)
     return {
@@ -25,7 +39,7 @@ def measure(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def measure_each(frame: pd.DataFrame, corpora: Sequence[Corpus]) -> dict[str, dict[str, Any]]:
-    """Measure the predictions of each merged corpus by itself, over the emotions that it has."""
+    """Measure the predictions of each of several merged corpora separately, over its own emotions."""
     rows = {corpus.name: frame[frame["corpus"] == corpus.name] for corpus in corpora}
     return {
         corpus.name: {
@@ -38,14 +52,21 @@ def measure_each(frame: pd.DataFrame, corpora: Sequence[Corpus]) -> dict[str, di
 
 
 def equal_error_rate(targets: Sequence[int], scores: Sequence[float]) -> float:
-    """Rate at which as many pairs of two speakers are accepted as pairs of one are refused.
+    """Compute the equal error rate of verification: false acceptances and false rejections are equally frequent.
+
+    Parameters
+    ----------
+    targets : sequence of int
+        1 for pairs of the same speaker, 0 for pairs of two speakers.
+    scores : sequence of float
+        Similarity of each pair.
 
     Example
     -------
     >>> round(equal_error_rate([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.3, 0.4, 0.2, 0.1]), 3)
     0.333
     """
-    accepted, found, _ = roc_curve(targets, scores, drop_intermediate=False)
-    refused = 1 - found
-    nearest = int(np.abs(refused - accepted).argmin())
-    return float((refused[nearest] + accepted[nearest]) / 2)
+    accepted, recalled, _ = roc_curve(targets, scores, drop_intermediate=False)
+    rejected = 1 - recalled
+    nearest = int(np.abs(rejected - accepted).argmin())
+    return float((rejected[nearest] + accepted[nearest]) / 2)

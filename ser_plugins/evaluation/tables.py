@@ -1,4 +1,4 @@
-"""Tables from results on disk."""
+"""Summaries of the folds of a run."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from ser_plugins.evaluation.results import Experiment, read_runs
+from ser_plugins.evaluation.results import read_runs
 from ser_plugins.files import atomic_write
 
 MEASURES = ("accuracy", "uar", "macro_f1")
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Write ``summary.json`` and ``summary.md``: mean, minimum, maximum and standard deviation, as the paper's Table 2.
+    """Write ``summary.json`` and ``summary.md`` of the finished folds in a folder.
 
-    A single fold has no deviation.
+    Returns
+    -------
+    dict
+        ``strategy``, ``corpus``, ``seed``, ``synthetic``, the numbers of the ``folds``, and for each measure ``mean``,
+        ``min``, ``max`` and ``std`` over them; the standard deviation of a single fold is None.
 
     Example
     -------
@@ -57,21 +59,3 @@ def _markdown(summary: dict[str, Any], folds: Sequence[Mapping[str, Any]]) -> st
     lines += ["", "| fold | accuracy | uar | macro_f1 |", "|---|---|---|---|"]
     lines += [f"| {m['fold']} | " + " | ".join(f"{100 * m[name]:.2f}" for name in MEASURES) + " |" for m in folds]
     return "\n".join(lines) + "\n"
-
-
-def sweep_runs(experiments: Sequence[Experiment]) -> pd.DataFrame:
-    """One row a fold of what sweeps trained, where all values of the sweep have that fold.
-
-    Folds differ by more than settings do: only the same ones may be compared.
-    """
-    line = ["key", "corpus", "strategy", "seed"]
-    measures = ["accuracy", "valid_accuracy"]
-    rows = [
-        (*one.setting, one.corpus, one.strategy, one.seed, one.folder, run.fold, *(run.metrics[m] for m in measures))
-        for one in experiments
-        if one.setting is not None
-        for run in one.runs
-    ]
-    table = pd.DataFrame(rows, columns=["key", "value", *line[1:], "folder", "fold", *measures])
-    values = table.groupby(line)["value"].transform("nunique")
-    return table[table.groupby([*line, "fold"])["value"].transform("nunique") == values]

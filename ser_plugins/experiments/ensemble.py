@@ -1,4 +1,4 @@
-"""Ensembles: the mean of the probabilities that several runs give to the same utterances."""
+"""Ensembles: the mean of the probabilities of several runs for the same utterances."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.intervals import accuracy_interval
 from ser_plugins.evaluation.measures import measure
-from ser_plugins.evaluation.results import Experiment, Run
+from ser_plugins.evaluation.results import Run
 from ser_plugins.experiments.layout import Cell, Table, number
-from ser_plugins.experiments.published import SPREAD, TOLD, accuracy_interval
+from ser_plugins.experiments.published import SPEAKER_NOTE, SPREAD
+from ser_plugins.experiments.runs import Experiment
 
 NOTE = (
     "In %, on the folds that all have. The ensemble takes the mean of all probabilities, each of equal weight; it "
@@ -20,12 +22,12 @@ NOTE = (
 
 
 def average(runs: Sequence[Run]) -> pd.DataFrame:
-    """``id``, ``speaker``, ``emotion``, and what the mean of the runs' probabilities predicts.
+    """Return ``id``, ``speaker``, ``emotion``, and the prediction of the mean of the runs' probabilities.
 
     Raises
     ------
     InputError
-        If the runs did not test the same utterances, know other emotions, or are on merged corpora.
+        If the runs differ in test utterances or emotions, or are on merged corpora.
     """
     labels = runs[0].metrics["labels"]
     if "corpora" in runs[0].metrics:
@@ -43,7 +45,7 @@ def average(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def ensemble_table(experiments: Sequence[Experiment]) -> Table:
-    """Measure the ensemble beside each of its members, on the folds that all of them have.
+    """Tabulate the ensemble and each of its members on the folds that all of them have.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def ensemble_table(experiments: Sequence[Experiment]) -> Table:
     by_fold = [{run.fold: run for run in one.runs} for one in experiments]
     folds = sorted(set.intersection(*map(set, by_fold)))
     if not folds:
-        raise InputError("no fold is finished in all of the experiments; give some that share one")
+        raise InputError("no fold is finished in all of the experiments; give experiments that share one")
     members = [[runs[fold] for fold in folds] for runs in by_fold]
     rows = [
         _row(f"{one.strategy}, seed {one.seed}", [run.predictions() for run in runs], one)
@@ -62,8 +64,8 @@ def ensemble_table(experiments: Sequence[Experiment]) -> Table:
     together = [average(runs) for runs in zip(*members, strict=True)]
     rows.append(_row("all of them", together, experiments[0]))
     title = f"Ensemble: {experiments[0].corpus_title}, folds {', '.join(map(str, folds))}"
-    told = [one.strategy for one in experiments if one.told_speakers]
-    note = f"{NOTE} {', '.join(dict.fromkeys(told))}: {TOLD}." if told else NOTE
+    normalised = dict.fromkeys(one.strategy for one in experiments if one.normalizes_by_speaker)
+    note = f"{NOTE} {', '.join(normalised)}: {SPEAKER_NOTE}." if normalised else NOTE
     return Table(title, ["", *SPREAD, "95 % interval", "UAR", "macro F1"], rows, note)
 
 

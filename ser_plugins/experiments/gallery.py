@@ -1,4 +1,4 @@
-"""The figures that a folder of results gives: the paper's figures 6, 7, 9, 10 and 11."""
+"""All figures of a folder of results: figures 6, 7, 9, 10 and 11 of the paper."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ser_plugins.evaluation.figures import confusion_figure, sweep_figure, tsne_figure
-from ser_plugins.evaluation.results import Experiment, Run, read_experiments
-from ser_plugins.evaluation.tables import sweep_runs
+from ser_plugins.evaluation.figures import confusion_figure
+from ser_plugins.evaluation.results import Run
+from ser_plugins.experiments.figures import sweep_figure, tsne_figure
+from ser_plugins.experiments.runs import Experiment, read_experiments, sweep_runs
 
 COMPARED = ("S3", "S4", "S5")  # softmax, triplet, emotion constraint
 PAPER = {"clusters": 10, "ghost_clusters": 10, "alpha": 11, "beta": 11}
@@ -20,7 +21,7 @@ PAPER = {"clusters": 10, "ghost_clusters": 10, "alpha": 11, "beta": 11}
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that was drawn: its PNG, with the SVG beside it, and what it shows."""
+    """A figure: its PNG, with an SVG beside it, and its caption."""
 
     path: Path
     caption: str
@@ -28,7 +29,7 @@ class Picture:
 
 
 def draw_figures(results: Path) -> list[Picture]:
-    """Draw all that the results give into ``figures/``."""
+    """Draw all figures of the results into ``figures/``."""
     return list(tqdm(_pictures(results, read_experiments(results)), desc="figures", unit="figure"))
 
 
@@ -56,9 +57,9 @@ def draw_confusion(one: Experiment, path: Path) -> Picture:
 
 
 def draw_tsne(group: Sequence[Experiment], path: Path) -> Iterator[Picture]:
-    """Draw embeddings of S3, S4 and S5 side by side, of the fold that most of them have; none where none left any.
+    """Draw embeddings of S3, S4 and S5 side by side, of the fold that most of them have; nothing if none has any.
 
-    Folds are not pooled: each has a network, and so a space, of its own.
+    Folds are not pooled: each has a network, and so an embedding space, of its own.
     """
     found: dict[int, dict[str, Run]] = {}
     for one in group:
@@ -76,7 +77,7 @@ def draw_tsne(group: Sequence[Experiment], path: Path) -> Iterator[Picture]:
 
 
 def draw_sweep(key: str, corpus: str, table: pd.DataFrame, path: Path) -> Picture:
-    """Draw accuracy against what was varied."""
+    """Draw accuracy against the setting of a sweep."""
     folds = sorted(set(table["fold"]))
     title = f"{corpus}, fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
     sweep_figure(table, key, title, path)

@@ -1,4 +1,4 @@
-"""One page of all results, as HTML in a single file and as Markdown."""
+"""A report of all results, as HTML in a single file and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 import jinja2
 
-from ser_plugins.evaluation.results import Experiment, Run, read_experiments
-from ser_plugins.evaluation.tables import MEASURES, sweep_runs
+from ser_plugins.evaluation.results import Run
+from ser_plugins.evaluation.tables import MEASURES
 from ser_plugins.experiments.gallery import Picture, draw_figures
 from ser_plugins.experiments.layout import ABSENT, Cell, Table, link, number
 from ser_plugins.experiments.published import measure, of_table, tables
+from ser_plugins.experiments.runs import Experiment, read_experiments, sweep_runs
 from ser_plugins.files import atomic_write
 
 TITLE = "Speech emotion recognition: results"
@@ -24,7 +25,7 @@ NAMES = ("strategy", "corpus", "seed", "setting", "fold")
 
 @dataclass(frozen=True)
 class Page:
-    """What the report shows, in order: an introduction, tables of means, figures, tables of single folds."""
+    """The content of the report in order: introduction, tables of means, figures, tables of single folds."""
 
     introduction: str
     means: list[Table]
@@ -37,7 +38,7 @@ def write_report(results: Path) -> Path:
     experiments = read_experiments(results)
     lines = [(one, run) for one in experiments for run in one.runs]
     page = Page(
-        f"{len(lines)} finished folds of {len(experiments)} experiments. Each number links to the run that it is of.",
+        f"{len(lines)} finished folds of {len(experiments)} experiments. Each number links to its run.",
         [*paper_tables(experiments, results), *sweep_tables(experiments, results)],
         draw_figures(results),
         [folds_table(lines, results), provenance_table(lines)],
@@ -48,7 +49,7 @@ def write_report(results: Path) -> Path:
 
 
 def html(page: Page, folder: Path) -> str:
-    """Write the page as HTML that needs no other file: the figures are in it."""
+    """Write the page as a single HTML file with its figures."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["link"] = partial(link, page_folder=folder)
     environment.filters["svg"] = lambda path: base64.b64encode(path.with_suffix(".svg").read_bytes()).decode()
@@ -57,14 +58,14 @@ def html(page: Page, folder: Path) -> str:
 
 
 def markdown(page: Page, folder: Path) -> str:
-    """Write the page as Markdown, which shows the PNGs of the figures."""
+    """Write the page as Markdown with the PNGs of the figures."""
     figures = [f"![{one.caption}]({link(one.path, folder)})\n\n{one.caption}.\n" for one in page.pictures]
     means, folds = ([table.markdown() for table in tables] for tables in (page.means, page.folds))
     return "\n".join([f"# {TITLE}\n", f"{page.introduction}\n", *means, "## Figures\n", *figures, *folds])
 
 
 def paper_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]:
-    """Tables 2 and 3 of what was run; S5 stands in both, and makes no Table 3 of its own."""
+    """Lay out Tables 2 and 3; S5 is in both, and is no reason for a Table 3 by itself."""
     second, third = (of_table(experiments, number) for number in (2, 3))
     found = tables(measure(second, folder, 2), 2) if second else []
     if any(one not in second for one in third):
@@ -73,7 +74,7 @@ def paper_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]
 
 
 def sweep_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]:
-    """What each setting of a sweep gave: means over the folds that all its values have."""
+    """Tabulate each sweep: means over the folds that all its values have."""
     found = []
     for key, part in sweep_runs(experiments).groupby("key"):
         rows = []
@@ -83,13 +84,13 @@ def sweep_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]
             texts = [f"{name:g}" if isinstance(name, float) else str(name) for name in names]
             rows.append([*map(Cell, texts), *means, Cell(", ".join(map(str, runs["fold"])))])
         columns = ["corpus", "strategy", "seed", str(key), "validation accuracy", "test accuracy", "folds"]
-        note = "Means in %. A setting is chosen by the validation actors; the test actors show what it gave."
+        note = "Means in %. A setting is selected on the validation actors and reported on the test actors."
         found.append(Table(f"Sweep of {key}", columns, rows, note))
     return found
 
 
 def folds_table(lines: Sequence[tuple[Experiment, Run]], folder: Path) -> Table:
-    """All folds, one by one."""
+    """Tabulate all folds."""
     columns = [*NAMES, "accuracy", "UAR", "macro F1", "validation", "test clips", "epochs", "best", "minutes"]
     rows = []
     for one, run in lines:
@@ -103,8 +104,8 @@ def folds_table(lines: Sequence[tuple[Experiment, Run]], folder: Path) -> Table:
 
 
 def provenance_table(lines: Sequence[tuple[Experiment, Run]]) -> Table:
-    """What each fold came from; runs of before these were kept have no commit and no command."""
-    columns = [*NAMES, "first weights", "commit", "SHA-256 of folds.csv", "versions", "command"]
+    """Tabulate the provenance of each fold; runs of earlier versions have no commit and no command."""
+    columns = [*NAMES, "initial weights", "commit", "SHA-256 of folds.csv", "versions", "command"]
     rows = []
     for one, run in lines:
         metrics, checksum = run.metrics, one.folder / "folds.csv.sha256"
@@ -112,7 +113,7 @@ def provenance_table(lines: Sequence[tuple[Experiment, Run]]) -> Table:
         versions = ", ".join(" ".join(pair) for pair in metrics["versions"].items())
         facts = [metrics["pretrained_encoder"], metrics.get("commit") or ABSENT, digest, versions]
         rows.append([*_names(one, run), *map(Cell, [*facts, metrics.get("command", ABSENT)])])
-    return Table("Provenance", columns, rows, "A commit that ends in -dirty had changes that were not committed.")
+    return Table("Provenance", columns, rows, "A commit that ends in -dirty had uncommitted changes.")
 
 
 def _names(one: Experiment, run: Run) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it was measured to do, and what it must not be used for."""
+"""The model card: description, results, training, data and licence, and limits of a model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from ser_plugins.evaluation.results import read_runs
 from ser_plugins.evaluation.tables import MEASURES
 from ser_plugins.model_folder.description import KEYS
+from ser_plugins.model_folder.lineage import OWN_SPEAKERS, RANDOM, History, history, hyperparameter
 from ser_plugins.model_folder.loading import read_config
 from ser_plugins.model_folder.saving import CONFIG
-from ser_plugins.training.lineage import OWN_SPEAKERS, RANDOM, History, history, hyperparameter
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FIGURE = "confusion.png"
@@ -26,7 +26,7 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus that models are trained on: how it is called, what it is, and its licence, also as the Hub names it."""
+    """A training corpus: its name, a description, its licence, and the licence's identifier on the Hub."""
 
     name: str
     about: str
@@ -59,33 +59,38 @@ SOURCES = {
 }
 SYNTHETIC = Source("The built-in corpus of ser-plugins", "audio made by a program", "Apache-2.0", "apache-2.0")
 NON_COMMERCIAL = (
-    "**The weights are not for commercial use.** They were learnt from RAVDESS, and are given under its licence, "
-    "CC BY-NC-SA 4.0: name the source, and share what you make of them under the same licence."
+    "**The weights are not for commercial use.** They were trained on RAVDESS and have its licence, "
+    "CC BY-NC-SA 4.0: give credit, and share what you derive from them under the same licence."
 )
 UNKNOWN = (
-    "What the licence of some of the data asks of the weights is not known to the program that wrote this card: ask "
-    "who published the model before you use it."
+    "The licence of some of the data is unknown, and so are the terms of the weights: "
+    "ask who published the model before you use it."
 )
 
 
 def model_card(folder: Path, repo_id: str, size: int, revision: str | None = None) -> str:
-    """Write the card of a model folder, from what it and the run that it lies in say; no number comes from elsewhere.
+    """Write the card of a model folder; all its numbers come from the folder and its run.
 
     Parameters
     ----------
     folder : pathlib.Path
-        ``model/`` or ``encoder/``; ``metrics.json`` is looked for beside it, and other folds of the run beside that.
+        ``model/`` or ``encoder/``, with the ``metrics.json`` of its run beside it and the other folds beside that.
     repo_id : str
-        USER/NAME.
+        USER/NAME on the Hub.
     size : int
-        Values of an embedding.
+        Size of an embedding.
     revision : str, optional
-        Branch that it will be on.
+        Branch on the Hub.
+
+    Returns
+    -------
+    str
+        The card as Markdown with its front matter.
     """
     folder = folder.resolve()
     config = read_config(folder / CONFIG)
     past = history_of(folder, config["labels"])
-    runs, start = [run.metrics for run in past.runs], beginning(past)
+    runs, start = [run.metrics for run in past.runs], initial_weights(past)
     metrics = runs[0] if runs else None
     speakers = "eer" in metrics if metrics else folder.name == "encoder"
     known, sources = data_sources(runs, start)
@@ -108,10 +113,10 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         size=size,
         metrics=metrics,
         **results,
-        stages=[*([start] if start else []), *map(_stage, reversed(runs))] or ["Nothing is known of the training."],
-        parts=[(name, _written(part)) for name, part in config["modules"].items()],
+        stages=[*([start] if start else []), *map(_stage, reversed(runs))] or ["The training is unknown."],
+        parts=[(name, _expression(part)) for name, part in config["modules"].items()],
         run=_run(metrics) if metrics else "",
-        sources=sources or ["Nothing is known of the data."],
+        sources=sources or ["The data are unknown."],
         licence=licence,
     )
 
@@ -119,7 +124,7 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
 def metadata(
     name: str, licence: str, speakers: bool, runs: Sequence[Metrics], results: Mapping[str, Any]
 ) -> ModelCardData:
-    """Give the front matter, the results as the Hub reads them in it."""
+    """Return the front matter, with the results in the form that the Hub reads."""
     task = ["speaker-recognition"] if speakers else ["audio-classification", "speech-emotion-recognition"]
     synthetic = ["synthetic"] if runs and runs[0]["synthetic"] else []
     return ModelCardData(
@@ -136,7 +141,7 @@ def metadata(
 
 
 def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], start: str) -> dict[str, Any]:
-    """Collect what is known of how well a model tells emotions."""
+    """Collect the results of an emotion classifier for the template."""
     n_folds = hyperparameter(folder.parent, "n_folds")
     siblings = [run.metrics for run in read_runs(folder.parents[1])]
     siblings = siblings if metrics in siblings else []
@@ -147,8 +152,8 @@ def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], sta
         "rows": [{**row, "name": _title(row["corpus"], metrics["synthetic"])} for row in (*parts, metrics)],
         "split": f"test speakers of fold {metrics['fold']}{f' of {n_folds}' if n_folds else ''}",
         "n_folds": n_folds,
-        # Speakers of the last stage's test part may be among those that an earlier one learnt from.
-        "unheard": not start.startswith("Weights") and not earlier & set(_corpora(metrics)),
+        # An earlier stage may have been trained on test speakers of the last one.
+        "unseen_speakers": not start.startswith("Weights") and not earlier & set(_corpora(metrics)),
         "siblings": siblings,
         "means": means,
         "points": 100 * (metrics["accuracy"] - means[0]) if means else 0,
@@ -159,58 +164,57 @@ def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], sta
 
 
 def history_of(folder: Path, labels: Sequence[Any]) -> History:
-    """Follow a model of some labels back; nothing is known where the run that it lies in left another."""
+    """Return the runs that led to a model, or none if the run beside it has other labels."""
     past = history(folder)
     last = past.runs[0].metrics if past.runs else {}
     same = last.get("labels", labels) == labels and last.get("speakers", len(labels)) == len(labels)
     return past if same else History([], "", folder)
 
 
-def beginning(known: History) -> str:
-    """Tell what the first of the runs that led to a model began with."""
+def initial_weights(known: History) -> str:
+    """Describe the initial weights of the first of the runs that led to a model, in a sentence."""
     if not known.runs:
         return ""
     if known.start == RANDOM:
         return "Random weights."
     if known.start == OWN_SPEAKERS:
-        return "From random weights, the same network learnt to tell the speakers of the training part apart."
-    note = known.folder / "source.yaml"  # what recipes/convert_vgg.py leaves
+        return "From random weights, the network was pre-trained on the speakers of the training part."
+    note = known.folder / "source.yaml"  # written by recipes/convert.py
     if note.is_file():
         about = yaml.safe_load(note.read_text(encoding="utf-8"))
         return f"Weights of {about['source']}, by {about['authors']}; licence: {about['licence']}."
     outside = Path(known.start).is_absolute() or ".." in Path(known.start).parts
     name = "an encoder" if outside else f"the encoder `{known.start}`"
-    return f"Weights of {name}, of which nothing else is known here."
+    return f"Weights of {name}, of which nothing else is known."
 
 
 def data_sources(runs: Sequence[Metrics], start: str) -> tuple[list[Source], list[Source | str]]:
-    """List the corpora that are known, and a line for all data of some runs."""
+    """Return the known corpora of some runs, and a line for each corpus and for unknown initial weights."""
     found: dict[str, Source | str] = {}
     for run in runs:
         for name in _corpora(run):
             found[name] = SOURCES.get(name) or (SYNTHETIC if run["synthetic"] else _other(name, run))
     if start.startswith("Weights"):
-        found[start] = f"The data that the first weights were learnt from: {start[0].lower()}{start[1:]}"
+        found[start] = f"Training data of the initial weights: {start[0].lower()}{start[1:]}"
     return [source for source in found.values() if isinstance(source, Source)], list(found.values())
 
 
 def licence_of(known: Sequence[Source], complete: bool) -> tuple[str, str]:
-    """Say under which licence the weights are given: as the Hub names it, and in words."""
+    """Return the licence of the weights: its identifier on the Hub, and a sentence."""
     identifiers = {source.identifier for source in known}
     if "cc-by-nc-sa-4.0" in identifiers:
         return "cc-by-nc-sa-4.0", NON_COMMERCIAL if complete else f"{NON_COMMERCIAL} {UNKNOWN}"
     if not known or not complete:
         return "unknown", UNKNOWN
     if "odbl" in identifiers:
-        return "odbl", "The weights are given under the licence of CREMA-D, ODbL 1.0."
-    return "apache-2.0", "The weights are given under the licence of ser-plugins, Apache-2.0."
+        return "odbl", "The weights have the licence of CREMA-D, ODbL 1.0."
+    return "apache-2.0", "The weights have the licence of ser-plugins, Apache-2.0."
 
 
 def _other(name: str, run: Metrics) -> str:
-    """Say of a corpus what its reader says."""
+    """Describe a corpus that is not in `SOURCES` by the licence in the metrics."""
     licence = run.get("licence", "unknown") if name == run["corpus"] else "unknown"
-    known = "the name alone, not the licence" if licence == "unknown" else f"the name, and the licence: {licence}"
-    return f"`{name}`: of this corpus the card knows {known}"
+    return f"`{name}`: licence {licence}"
 
 
 def _corpora(run: Metrics) -> list[str]:
@@ -222,19 +226,20 @@ def _title(corpus: str, synthetic: bool) -> str:
 
 
 def _cell(label: Any) -> str:
-    """Write a label as a cell of a table."""
+    """Escape a label for a cell of a table."""
     return str(label).replace("|", r"\|")
 
 
 def _by_speaker(modules: Mapping[str, Any]) -> bool:
-    """True where spectrograms or embeddings are normalised by speaker."""
+    """Return whether spectrograms or embeddings are normalised by speaker."""
     given = [modules[name]["arguments"] for name in ("mean_var_norm", "embedding_model")]
     named = [one for one in given if isinstance(one, Mapping)]
-    return any(one.get("axis") == "speaker" or one.get("speaker_centred") for one in named)
+    old = any(one.get("axis") == "speaker" or one.get("speaker_centred") for one in named)  # of earlier versions
+    return old or any(one.get("speaker_normalization", "none") != "none" for one in named)
 
 
 def _english(runs: Sequence[Metrics]) -> bool:
-    """Say whether all speech is known to be English."""
+    """Return whether all training speech is known to be English."""
     return bool(runs) and all(corpus in SOURCES for run in runs for corpus in _corpora(run))
 
 
@@ -254,7 +259,7 @@ def _verification(metrics: Metrics) -> list[EvalResult]:
 
 
 def _result(task: tuple[str, str], corpus: str, split: str, kind: tuple[str, str], value: float) -> EvalResult:
-    """Give a result, not rounded; task and kind as the Hub and as people call them."""
+    """Make a result; ``task`` and ``kind`` are pairs of the Hub's identifier and a name."""
     return EvalResult(
         task_type=task[0],
         task_name=task[1],
@@ -276,30 +281,30 @@ def _stage(run: Metrics) -> str:
 
 
 def _run(metrics: Metrics) -> str:
-    """Tell how the last stage went."""
+    """Describe the last stage: best epoch, seed, commit and versions."""
     versions = ", ".join(f"{name} {number}" for name, number in metrics["versions"].items())
-    best = f"Epoch {metrics['best_epoch']} of {metrics['epochs']} was the best on the validation part"
+    best = f"Epoch {metrics['best_epoch']} of {metrics['epochs']} was best on the validation part"
     commit = f"; commit {metrics['commit']} of ser-plugins" if metrics.get("commit") else ""
     return f"{best}; seed {metrics['seed']}{commit}; {versions}."
 
 
-def _written(described: Any) -> str:
-    """Write what `describe` gives as Python has it.
+def _expression(description: Any) -> str:
+    """Write the plain JSON of `describe` as a Python expression.
 
     Example
     -------
-    >>> _written({"class": "ser_plugins.GhostVLAD", "arguments": {"input_size": 8, "clusters": 4}})
+    >>> _expression({"class": "ser_plugins.GhostVLAD", "arguments": {"input_size": 8, "clusters": 4}})
     'GhostVLAD(input_size=8, clusters=4)'
     """
-    if isinstance(described, Mapping) and set(described) == KEYS:
-        arguments = described["arguments"]
+    if isinstance(description, Mapping) and set(description) == KEYS:
+        arguments = description["arguments"]
         if isinstance(arguments, Mapping):
-            inside = [f"{key}={_written(value)}" for key, value in arguments.items()]
+            inside = [f"{key}={_expression(value)}" for key, value in arguments.items()]
         else:
-            inside = [_written(value) for value in arguments]
-        return f"{described['class'].rsplit('.', 1)[-1]}({', '.join(inside)})"
-    if isinstance(described, Mapping):  # the settings of a self-supervised network, a page of them
-        return f"{{{len(described)} settings, see {CONFIG}}}"
-    if isinstance(described, list):
-        return f"[{', '.join(map(_written, described))}]"
-    return repr(described)
+            inside = [_expression(value) for value in arguments]
+        return f"{description['class'].rsplit('.', 1)[-1]}({', '.join(inside)})"
+    if isinstance(description, Mapping):  # the configuration of a self-supervised network, too long for the card
+        return f"{{{len(description)} settings, see {CONFIG}}}"
+    if isinstance(description, list):
+        return f"[{', '.join(map(_expression, description))}]"
+    return repr(description)

@@ -1,4 +1,4 @@
-"""A model folder on the Hugging Face Hub: checked, with its card, in one commit."""
+"""Publish a model folder on the Hugging Face Hub: check it, write its card, upload it in one commit."""
 
 from __future__ import annotations
 
@@ -15,35 +15,40 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ser_plugins.errors import InputError
 from ser_plugins.hub.card import FIGURE, model_card
-from ser_plugins.model_folder.checks import FILES, check_folder
+from ser_plugins.model_folder.checks import FILES, check_model_folder
 from ser_plugins.model_folder.embedding_map import MAP
 from ser_plugins.model_folder.reference import REFERENCE
 
 CARD = "README.md"
-HEAD = 40  # lines of the card that a dry run shows
-LOG_IN = "make one that may write at https://huggingface.co/settings/tokens, and run hf auth login"
+CARD_LINES = 40  # that a dry run shows
+LOG_IN = "make one with write access at https://huggingface.co/settings/tokens, and run hf auth login"
 Files = Mapping[str, bytes | Path]
 
 
 def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict[str, bytes | Path]:
-    """Check a model folder and collect what of it is published, by name.
+    """Check a model folder and collect the files to publish.
 
     Parameters
     ----------
     folder : pathlib.Path
-        ``model/`` or ``encoder/`` of a run. A ``README.md`` in it is published as it is; without one, `model_card`
-        writes it.
+        ``model/`` or ``encoder/`` folder of a run. Its ``README.md`` is published as it is; if there is none,
+        `model_card` writes one.
     repo_id : str
         USER/NAME.
     revision : str, optional
-        Branch that it will be on.
+        Branch on the Hub.
+
+    Returns
+    -------
+    dict
+        Name of each file to its content or path.
 
     Raises
     ------
     InputError
-        If a check fails; see `check_folder`.
+        If a check fails; see `check_model_folder`.
     """
-    reference = check_folder(folder)
+    reference = check_model_folder(folder)
     files: dict[str, bytes | Path] = {name: folder / name for name in FILES}
     if (folder / MAP).is_file():
         files[MAP] = folder / MAP
@@ -57,7 +62,7 @@ def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict
 
 
 def space_files(repo_id: str, revision: str | None = None) -> dict[str, bytes | Path]:
-    """Write the files of a Space that shows a model of the Hub, by name.
+    """Write the files of a Space that serves the page of ``ser-plugins demo`` for a model on the Hub.
 
     Example
     -------
@@ -74,15 +79,15 @@ make_app("{repo_id}"{pin}).launch()
 {front.to_yaml()}
 ---
 
-Shows what [{repo_id}](https://huggingface.co/{repo_id}) hears in a recording. What it may be used for, and what
-not, stands on its card.
+Try [{repo_id}](https://huggingface.co/{repo_id}) on a recording. Its card says what it may be used for, and what
+not.
 """
     requirements = f"ser-plugins[demo]=={version('ser-plugins')}\n"
     return {name: text.encode() for name, text in ((CARD, card), ("app.py", app), ("requirements.txt", requirements))}
 
 
 def listing(files: Files) -> str:
-    r"""List files and their sizes, and show the head of the card.
+    r"""List files and their sizes, and the first lines of the card.
 
     Example
     -------
@@ -95,73 +100,61 @@ def listing(files: Files) -> str:
     sizes = {name: len(one) if isinstance(one, bytes) else one.stat().st_size for name, one in sorted(files.items())}
     lines = [f"{size:>10,}  {name}" for name, size in sizes.items()]
     card = bytes(files[CARD]).decode().splitlines()
-    more = [f"… {len(card) - HEAD} more lines"] if len(card) > HEAD else []
-    return "\n".join([*lines, "", *card[:HEAD], *more])
+    more = [f"… {len(card) - CARD_LINES} more lines"] if len(card) > CARD_LINES else []
+    return "\n".join([*lines, "", *card[:CARD_LINES], *more])
 
 
 def check_name(repo_id: str) -> None:
-    """Check that a name is USER/NAME.
-
-    Raises
-    ------
-    InputError
-        If not.
-    """
+    """Raise an `InputError` unless a repository's name is USER/NAME."""
     try:
         validate_repo_id(repo_id)
-        known = repo_id.count("/") == 1
+        valid = repo_id.count("/") == 1
     except HFValidationError:
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise InputError(f"--repo_id {repo_id} is not USER/NAME of letters, digits, - _ and . alone; give one that is")
 
 
 def check_token() -> None:
-    """Check that there is a token, of whatever worth.
-
-    Raises
-    ------
-    InputError
-        If not.
-    """
+    """Raise an `InputError` unless there is a token of the Hub, valid or not."""
     if get_token() is None:
-        raise InputError(f"the Hub takes nothing without a token; {LOG_IN}")
+        raise InputError(f"publishing needs a token of the Hub; {LOG_IN}")
 
 
 def push(
     files: Files, repo_id: str, private: bool = False, revision: str | None = None, space: bool = False
 ) -> tuple[str, bool]:
-    """Put files into a repository of the Hub in one commit: all or nothing. What is there already makes no commit.
+    """Upload files to a repository on the Hub in one commit, all or nothing; no commit if they are there already.
 
     Parameters
     ----------
     files : mapping
         Name to content.
     repo_id : str
-        USER/NAME; made where it is missing.
+        USER/NAME; it is created if it does not exist.
     private : bool
-        Whether nobody else may see it; a repository that others see is left alone then.
+        Create a private repository; a public one of this name is refused.
     revision : str, optional
-        Branch, made where it is missing; ``main`` where not given.
+        Branch, created if it does not exist; by default ``main``.
     space : bool
-        Whether it is a Space in the place of a model.
+        Upload to a Space instead of a model.
 
     Returns
     -------
     address : str
-        Of the commit that holds the files.
+        Address of the commit with the files.
     changed : bool
-        Whether that is a new one.
+        Whether the commit is new.
 
     Raises
     ------
     InputError
-        If there is no token, or the Hub does not take it or does not answer.
+        If there is no token, or the Hub rejects it or does not answer.
     """
     check_token()
     kind, sdk = ("space", "gradio") if space else ("model", None)
     api = HfApi()
-    with _told(f"{kind} {repo_id}", api.endpoint):
+    with _one_line_errors(f"{kind} {repo_id}", api.endpoint):
         api.whoami()
         api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
         if private and not api.repo_info(repo_id, repo_type=kind).private:
@@ -176,26 +169,30 @@ def push(
 
 
 @contextmanager
-def _told(name: str, endpoint: str) -> Iterator[None]:
-    """Tell in one line what the Hub says, and that nothing was changed."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries come to the same line in the end
+def _one_line_errors(name: str, endpoint: str) -> Iterator[None]:
+    """Turn the Hub's errors into an `InputError` of one line, which says that no file was changed."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the error after its retries is enough
     try:
         yield
     except InputError:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        # A file that could not be uploaded is a RuntimeError, whose cause says why.
+        # A failed upload of a file is a RuntimeError; its cause has the reason.
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise InputError(f"{name}: {_reason(cause, endpoint)}; no file there was changed") from error
 
 
 def _reason(error: BaseException, endpoint: str) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, HfHubHTTPError):
-        return said if isinstance(error, ValueError) else f"{endpoint} is out of reach ({said}); run the command again"
+        return (
+            message
+            if isinstance(error, ValueError)
+            else f"{endpoint} cannot be reached ({message}); run the command again"
+        )
     status = error.response.status_code
     if status == 401:
-        return f"the Hub does not know the token; {LOG_IN}"
+        return f"the Hub does not accept the token; {LOG_IN}"
     if status == 403:
-        return f"the token may not write there; give a --repo_id of your own, or {LOG_IN}"
-    return f"the Hub refused ({status}, {error.server_message or said}); run the command again later"
+        return f"the token has no write access; give a --repo_id of your own, or {LOG_IN}"
+    return f"the Hub refused ({status}, {error.server_message or message}); run the command again later"

@@ -1,4 +1,4 @@
-"""A model folder as one ONNX file, which onnxruntime runs without PyTorch, and the same in 8-bit integers."""
+"""Export a model to ONNX, which onnxruntime runs without PyTorch, in float32 and in 8-bit integers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.spectrogram import Spectrogram
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path, atomic_write
-from ser_plugins.inference.voice import Recordings, adapt_or_warn, told_voice
+from ser_plugins.inference.speaker import Recordings, statistics_or_warning
+from ser_plugins.model_folder.forward import embed
 from ser_plugins.model_folder.loading import UtteranceClassifier, load
 
 if TYPE_CHECKING:
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
 INPUTS = {"waveforms": ("batch", "samples"), "lengths": ("batch",)}
 OUTPUTS = ("embeddings", "log_probabilities")
 logger = logging.getLogger(__name__)
-FOURIER = "features.basis"
+FOURIER = "parts.compute_features.basis"
 MISSING = 'ONNX needs onnx, onnxscript and onnxruntime; pip install "ser-plugins[onnx]"'
 
 
 class FourierConvolution(nn.Module):
-    """The features of a `Spectrogram`, by a convolution: onnxruntime's own STFT takes several times as long.
+    """Features of a `Spectrogram` computed by a convolution; onnxruntime's STFT is several times slower.
 
     Example
     -------
@@ -45,9 +47,9 @@ class FourierConvolution(nn.Module):
     def __init__(self, features: Spectrogram) -> None:
         super().__init__()
         self.features = features
-        room = features.n_fft - features.win
-        window = functional.pad(features.window.double(), (room // 2, room - room // 2))
-        spectrum = torch.fft.rfft(torch.diag(window))  # of each sample of a frame
+        margin = features.n_fft - features.win
+        window = functional.pad(features.window.double(), (margin // 2, margin - margin // 2))
+        spectrum = torch.fft.rfft(torch.diag(window))  # row t: contribution of sample t of a frame
         self.register_buffer("basis", torch.cat([spectrum.real, spectrum.imag], 1).T.unsqueeze(1).float())
 
     def forward(self, wavs: Tensor) -> Tensor:
@@ -58,40 +60,54 @@ class FourierConvolution(nn.Module):
 
 
 class Network(nn.Module):
-    """All of a model between the waveforms and the answers."""
+    """The whole model from waveforms to log-probabilities, with statistics of a speaker as constants.
 
-    def __init__(self, model: UtteranceClassifier) -> None:
+    Parameters
+    ----------
+    model : UtteranceClassifier
+        A model with a `Spectrogram`.
+    speaker : SpeakerStatistics, optional
+        Statistics of the speaker that the network is for.
+    """
+
+    speaker_features: Tensor | None
+    speaker_embedding: Tensor | None
+
+    def __init__(self, model: UtteranceClassifier, speaker: SpeakerStatistics | None = None) -> None:
         super().__init__()
-        self.features = FourierConvolution(model.mods.compute_features)
-        self.norm = model.mods.mean_var_norm
-        self.encoder, self.classifier = model.mods.embedding_model, model.mods.classifier
+        features = FourierConvolution(model.mods.compute_features)
+        self.parts = nn.ModuleDict({**model.mods, "compute_features": features})
+        speaker = speaker or SpeakerStatistics()
+        self.register_buffer("speaker_features", speaker.features)
+        self.register_buffer("speaker_embedding", speaker.embedding)
 
     def forward(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``wavs`` [B, T] with relative ``lengths`` [B] to embeddings [B, 1, E] and log-probabilities [B, C]."""
-        embeddings = self.encoder(self.norm(self.features(wavs), lengths), lengths)
-        return embeddings, self.classifier(embeddings).squeeze(1)
+        speaker = SpeakerStatistics(self.speaker_features, self.speaker_embedding)
+        embeddings = embed(dict(self.parts.items()), wavs, lengths, speaker)
+        return embeddings, self.parts["classifier"](embeddings).squeeze(1)
 
 
 def convert(
     module: nn.Module, example: tuple[Tensor, ...], inputs: Mapping[str, Sequence[str]], outputs: Sequence[str]
 ) -> ModelProto:
-    """Convert a module, in evaluation mode, to ONNX.
+    """Convert a module in evaluation mode to ONNX.
 
     Parameters
     ----------
     module : torch.nn.Module
-        What is converted; its mode is set.
+        The module; it is set to evaluation mode.
     example : tuple of torch.Tensor
-        Inputs of any values; an axis that is to vary must be longer than 1 in them.
+        Inputs of any values; an axis of variable length must be longer than 1 in them.
     inputs : mapping
-        Name of each input, and the names of its first axes, which may have any length; axes of one name have the same.
+        Name of each input, and the names of its first axes, which have variable length; axes of one name agree.
     outputs : sequence of str
         Names of the outputs.
 
     Returns
     -------
     onnx.ModelProto
-        The graph with its weights.
+        The graph with its weights, without source lines and paths.
 
     Raises
     ------
@@ -99,10 +115,10 @@ def convert(
         If a package is missing.
     """
     try:
-        import onnxscript  # noqa: F401, PLC0415 — PyTorch's exporter would miss it late, and in many lines
+        import onnxscript  # noqa: F401, PLC0415 — PyTorch's exporter reports it late, and in many lines
     except ImportError as error:
         raise InputError(MISSING) from error
-    with _quietly():
+    with _warnings_off():
         program = torch.onnx.export(
             module.eval(),
             example,
@@ -113,12 +129,12 @@ def convert(
             verbose=False,
         )
     assert program is not None
-    return _bare(program.model_proto)
+    return _strip(program.model_proto)
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep exporter and quantiser from telling of each node that they change."""
+def _warnings_off() -> Iterator[None]:
+    """Silence the exporter and the quantiser, which report each node that they change."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -129,8 +145,8 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _bare(model: ModelProto) -> ModelProto:
-    """Drop what the exporter notes of each step: lines of source code, and their paths on this machine."""
+def _strip(model: ModelProto) -> ModelProto:
+    """Remove the exporter's notes of each node: lines of source code and their paths on this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
@@ -146,63 +162,73 @@ def export(
     revision: str | None = None,
     speaker: Recordings | None = None,
 ) -> None:
-    """Write a model folder as ONNX.
+    """Export a model to ONNX.
 
-    Voice activity detection, resampling and downmixing stay outside: the graph takes what the folder's
-    ``audio_normalizer`` returns.
+    Downmixing, resampling and voice activity detection stay outside: the input of the graph is the output of the
+    model's ``audio_normalizer``.
 
     Parameters
     ----------
     source : str or pathlib.Path
-        Folder, or USER/NAME on the Hub, as `ser_plugins.load` takes it.
+        Model folder or USER/NAME on the Hub, as `ser_plugins.load` takes it.
     path : pathlib.Path
-        The file to write: ``waveforms`` [batch, samples], 16 kHz, and relative ``lengths`` [batch] to ``embeddings``
-        [batch, 1, E] and ``log_probabilities`` [batch, C]. Its metadata are ``labels``, ``sample_rate``,
-        ``audio_normalizer`` (JSON), ``checksum``, that of the model, weights included, and ``told_speaker``.
+        The file to write: ``waveforms`` [batch, samples] at 16 kHz and relative ``lengths`` [batch] in; ``embeddings``
+        [batch, 1, E] and ``log_probabilities`` [batch, C] out. For its metadata see `metadata`.
     int8 : pathlib.Path, optional
-        Where to write the same with weights and activations of 8 bits.
+        A second file to write, with weights and activations of 8 bits.
     revision : str, optional
         Branch, tag or commit on the Hub.
     speaker : path or iterable of paths, optional
-        Whose voice the file is for, as `ser_plugins.inference.adapt` takes it, where the model normalises by speaker.
+        Recordings of the speaker that the file is for; see `ser_plugins.inference.speaker_statistics`. The statistics
+        are constants of the graph.
 
     Raises
     ------
     InputError
-        If the model has no spectrogram, or cannot use the speaker, a package is missing, or a file cannot be written.
+        If the model has no spectrogram or cannot use the speaker, a package is missing, or a file cannot be written.
     """
     model = load(source, revision)
     features = model.mods.compute_features
     if not isinstance(features, Spectrogram):
         front = getattr(model.mods.embedding_model, "backbone", features)
-        raise InputError(f"{source} hears through {type(front).__name__}, which ONNX has not; give one of spectrograms")
-    adapt_or_warn(model, speaker)
+        raise InputError(
+            f"{source} computes features by {type(front).__name__}, which ONNX has not; give a model of spectrograms"
+        )
+    statistics = statistics_or_warning(model, speaker)
     logger.info("converting %s, which takes half a minute", source)
-    # Any second that is not too short will do; PyTorch keeps the length of an axis that has length 1.
-    proto = convert(Network(model), (torch.zeros(2, features.sample_rate), torch.ones(2)), INPUTS, OUTPUTS)
-    for key, value in describe(model).items():
+    # A second of zeros is long enough; PyTorch fixes the length of an axis that has length 1.
+    example = torch.zeros(2, features.sample_rate), torch.ones(2)
+    proto = convert(Network(model, statistics), example, INPUTS, OUTPUTS)
+    for key, value in metadata(model, statistics).items():
         proto.metadata_props.add(key=key, value=value)
     atomic_write(path, proto.SerializeToString())
     if int8 is not None:
         quantise(path, int8)
 
 
-def describe(model: UtteranceClassifier) -> dict[str, str]:
-    """What the user of the file must know."""
+def metadata(model: UtteranceClassifier, speaker: SpeakerStatistics | None = None) -> dict[str, str]:
+    """Return the metadata of an exported file.
+
+    Returns
+    -------
+    dict
+        ``labels`` (JSON), ``sample_rate``, ``audio_normalizer`` (its arguments as JSON), ``checksum`` of the model, and
+        ``speaker_statistics``: whether statistics of a speaker are part of the graph.
+    """
     encoder, normalizer = model.hparams.label_encoder, model.audio_normalizer
     return {
         "labels": json.dumps([encoder.ind2lab[i] for i in range(len(encoder))], ensure_ascii=False),
         "sample_rate": str(normalizer.sample_rate),
         "audio_normalizer": json.dumps({"sample_rate": normalizer.sample_rate, "vad": normalizer.vad}),
         "checksum": model.checksum,
-        "told_speaker": json.dumps(told_voice(model) is not None),
+        "speaker_statistics": json.dumps(speaker is not None),
     }
 
 
 def quantise(path: Path, int8: Path) -> None:
-    """Write an exported model with weights of 8 bits, and activations that are rounded to 8 bits as they come.
+    """Quantise an exported model: weights of 8 bits, activations rounded to 8 bits as they are computed.
 
-    Convolutions and matrix products are; the Fourier transform stays in float32.
+    Convolutions and matrix products are quantised; the Fourier transform stays in float32.
 
     Parameters
     ----------
@@ -217,6 +243,6 @@ def quantise(path: Path, int8: Path) -> None:
     except ImportError as error:
         raise InputError(MISSING) from error
     fourier = [node.name for node in onnx.load(path).graph.node if FOURIER in node.input]
-    with atomic_path(int8) as part, _quietly():
-        # Unsigned: onnxruntime convolves signed weights several times more slowly.
+    with atomic_path(int8) as part, _warnings_off():
+        # Unsigned: onnxruntime is several times slower with signed weights.
         quantize_dynamic(path, part, weight_type=QuantType.QUInt8, nodes_to_exclude=fourier)

@@ -1,8 +1,7 @@
-"""Tables that grow piece by piece, and whose making can be broken off at any moment."""
+"""Tables that are written chunk by chunk, and resumed after an interruption at any moment."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,9 +19,9 @@ from ser_plugins.files import atomic_path
 IDENTITY = b"identity"
 
 
-def identity_of(facts: Any, paths: Iterable[str]) -> str:
-    """Checksum of what a table depends on: some facts, as plain JSON, and the names, sizes and times of its files."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+def identity_of(settings: Any, paths: Iterable[str]) -> str:
+    """Compute a checksum of what a table depends on: settings (plain JSON); names, sizes and times of its files."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in paths:
         try:
             status = os.stat(path)
@@ -33,11 +32,11 @@ def identity_of(facts: Any, paths: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-class Part:
-    """The pieces of a table that are done, in a file beside it.
+class PartialTable:
+    """The finished chunks of a table, in a file ``OUTPUT.part`` beside it.
 
-    The file is an Arrow stream, to which each piece is appended whole. A process that is killed leaves half a piece at
-    most, which the next one cuts off.
+    The file is an Arrow stream to which complete chunks are appended. If the process is killed, at most the last chunk
+    is incomplete; the next run removes it. One process at a time can write it, where the system has file locks.
 
     Parameters
     ----------
@@ -46,22 +45,22 @@ class Part:
     schema : pyarrow.Schema
         Its columns.
     identity : str
-        What the table depends on; see `identity_of`.
+        Checksum of all that the table depends on; see `identity_of`.
 
     Attributes
     ----------
-    pieces : int
-        How many are done.
+    chunks : int
+        Number of finished chunks.
 
     Raises
     ------
     InputError
-        If the table's kind is unknown, or the file cannot be used: it is of something else, or in use.
+        If the suffix is unknown, or the file belongs to another table or process.
     """
 
     def __init__(self, output: Path, schema: pa.Schema, identity: str) -> None:
         if output.suffix.lower() not in WRITERS:
-            raise InputError(f"{output} is no kind of table that is known; name it {', '.join(WRITERS)}")
+            raise InputError(f"{output} is not a known kind of table; name it {', '.join(WRITERS)}")
         if output.is_dir():
             raise InputError(f"{output} is a folder; give the name of a file as --output")
         self.output = output
@@ -73,25 +72,24 @@ class Part:
         except OSError as error:
             raise InputError(f"cannot write {self.path} ({error.strerror}); give another --output") from error
         try:
-            # Not flock: processes that read would inherit it, and outlive a killed one by some seconds.
-            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._handle)
         except OSError as error:
-            raise InputError(f"{self.path} is being written by another process; wait for it") from error
+            raise InputError(f"another process is writing {self.path}; wait for it") from error
         ends = [end for _, end in self._read()]
-        self.pieces = len(ends)
+        self.chunks = len(ends)
         self._handle.truncate(ends[-1] if ends else 0)
         if not ends:
             self._write(self.schema.serialize())
 
     def _read(self) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield each whole piece, and where it ends."""
+        """Yield each complete chunk and the position of its end."""
         self._handle.seek(0)
         try:
             reader = pa.ipc.open_stream(self._handle)
-        except pa.ArrowInvalid:  # not even the columns were written
+        except pa.ArrowInvalid:  # not even the schema is complete
             return
         if reader.schema.metadata != self.schema.metadata:
-            raise InputError(f"{self.path} is of another model, other files or options; delete it to begin anew")
+            raise InputError(f"{self.path} is of another model, other files or options; delete it to start again")
         while True:
             try:
                 yield reader.read_next_batch(), self._handle.tell()
@@ -103,28 +101,38 @@ class Part:
         self._handle.flush()
         os.fsync(self._handle.fileno())
 
-    def append(self, piece: pa.RecordBatch) -> None:
-        """Keep a piece."""
-        self._write(piece.serialize())
+    def append(self, chunk: pa.RecordBatch) -> None:
+        """Append a chunk."""
+        self._write(chunk.serialize())
 
-    def rows(self) -> Iterator[pa.RecordBatch]:
-        """Yield the pieces."""
-        return (piece for piece, _ in self._read())
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """Yield the finished chunks."""
+        return (chunk for chunk, _ in self._read())
 
     def finish(self) -> None:
-        """Write the table, whole or not at all, and drop the part."""
+        """Write the table, completely or not at all, and delete the part."""
         with atomic_path(self.output) as path:
             WRITERS[self.output.suffix.lower()](self, path)
-        self.path.unlink()
         self._handle.close()
+        self.path.unlink(missing_ok=True)
 
 
-def _write_csv(part: Part, path: Path) -> None:
-    """Nine digits tell any float32 from its neighbours; an embedding is one column a number."""
-    size = max((len(one) for piece in _column(part, "embedding") for one in piece if one is not None), default=0)
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file for this process, or raise an `OSError`; without an effect on Windows, which has no ``fcntl``."""
+    try:
+        import fcntl  # noqa: PLC0415
+    except ImportError:
+        return
+    # Not flock: the processes that read files would inherit it, and outlive a killed parent by some seconds.
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _write_csv(part: PartialTable, path: Path) -> None:
+    """Write with nine digits, which determine a float32; an embedding is one column per value."""
+    size = max((len(one) for chunk in _column(part, "embedding") for one in chunk if one is not None), default=0)
     with path.open("w", encoding="utf-8", newline="") as file:
-        for count, piece in enumerate(part.rows()):
-            frame = piece.to_pandas()
+        for count, chunk in enumerate(part.read()):
+            frame = chunk.to_pandas()
             if "embedding" in frame:
                 given = [[None] * size if one is None else one for one in frame["embedding"]]
                 wide = pd.DataFrame(given, columns=[f"embedding_{i}" for i in range(size)], dtype="float32")
@@ -132,23 +140,23 @@ def _write_csv(part: Part, path: Path) -> None:
             frame.to_csv(file, index=False, header=count == 0, float_format="%.9g", lineterminator="\n")
 
 
-def _column(part: Part, name: str) -> Iterator[Any]:
-    return (piece.column(name).to_pandas() for piece in part.rows() if name in part.schema.names)
+def _column(part: PartialTable, name: str) -> Iterator[Any]:
+    return (chunk.column(name).to_pandas() for chunk in part.read() if name in part.schema.names)
 
 
-def _write_jsonl(part: Part, path: Path) -> None:
+def _write_jsonl(part: PartialTable, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for piece in part.rows():
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in piece.to_pylist())
+        for chunk in part.read():
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in chunk.to_pylist())
 
 
-def _write_parquet(part: Part, path: Path) -> None:
+def _write_parquet(part: PartialTable, path: Path) -> None:
     with pa.parquet.ParquetWriter(path, part.schema.remove_metadata()) as writer:
-        for piece in part.rows():
-            writer.write_batch(piece)
+        for chunk in part.read():
+            writer.write_batch(chunk)
 
 
-WRITERS: dict[str, Callable[[Part, Path], None]] = {
+WRITERS: dict[str, Callable[[PartialTable, Path], None]] = {
     ".csv": _write_csv,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,

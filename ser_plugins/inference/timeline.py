@@ -1,4 +1,4 @@
-"""Emotion over time in recordings of any length, in the memory of a few windows."""
+"""Emotion over time: predictions for the windows of a recording of any length."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.inference.classifiers import EncoderClassifier
 
+from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, Samples, is_silent, join, stream_audio
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import COLOURS, EMOTIONS, styled
-from ser_plugins.inference.batches import choose_labels, classify, embed_speech
+from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
 from ser_plugins.inference.files import readable
 
 NO_SPEECH = "silence"
@@ -27,7 +28,7 @@ GREY = "#e8e8e8"
 
 
 class Window(NamedTuple):
-    """A piece of a recording: where it is, in seconds, its samples [T] and their rate."""
+    """A part of a recording: start and end in seconds, its samples [T] of one channel, and their sample rate."""
 
     start: float
     end: float
@@ -36,80 +37,84 @@ class Window(NamedTuple):
 
 
 def check_windows(window: float, hop: float) -> None:
-    """Stop where windows [seconds] are too short or too long, or too near each other or too far."""
+    """Raise an `InputError` unless the length of a window and the step to the next, in seconds, can be used."""
     if not MIN_SECONDS <= window <= 600 or not 0.01 <= hop <= 600:
-        raise InputError(f"window of {window} s, hop of {hop} s: give 0.1 to 600 s and 0.01 to 600 s")
+        raise InputError(f"window of {window} s, hop of {hop} s: give a window of 0.1 to 600 s, a hop of 0.01 to 600 s")
 
 
 def slide(path: str | os.PathLike[str], window: float, hop: float) -> Iterator[Window]:
-    """Slide over a recording, read block by block and mixed to one channel.
+    """Yield the windows of a recording, which is read block by block and downmixed.
 
-    The last window is as short as what is left, and is left out below 0.1 s.
+    The last window ends with the recording; if it is shorter than 0.1 s, it is dropped.
     """
-    held = np.empty(0, np.float32)
-    offset = index = covered = rate = 0  # of what is held, in samples of the recording
+    buffer = np.empty(0, np.float32)
+    offset = index = covered = rate = 0  # offset: sample of the recording at which the buffer starts
     for block, rate in stream_audio(os.fspath(path)):
-        held = np.concatenate([held, block.mean(1)])
+        buffer = np.concatenate([buffer, block.mean(1)])
         size = max(round(window * rate), math.ceil(MIN_SECONDS * rate))  # 0.1 s may be half a sample more
-        while (start := round(index * hop * rate)) + size <= offset + len(held):
-            yield _cut(held, offset, start, start + size, rate)
+        while (start := round(index * hop * rate)) + size <= offset + len(buffer):
+            yield _cut(buffer, offset, start, start + size, rate)
             covered = start + size
             index += 1
-        gone = min(max(start - offset, 0), len(held))
-        held, offset = held[gone:], offset + gone
-    end = offset + len(held)
+        passed = min(max(start - offset, 0), len(buffer))
+        buffer, offset = buffer[passed:], offset + passed
+    end = offset + len(buffer)
     if not rate or (not index and end < MIN_SECONDS * rate):
         raise InputError(f"{path}: {end / max(rate, 1):.3f} s of audio is too short; give {MIN_SECONDS} s or more")
     start = round(index * hop * rate)
     if covered < end and end - start >= MIN_SECONDS * rate:
-        yield _cut(held, offset, start, end, rate)
+        yield _cut(buffer, offset, start, end, rate)
 
 
-def _cut(held: Samples, offset: int, start: int, end: int, rate: int) -> Window:
-    return Window(start / rate, end / rate, held[start - offset : end - offset].copy(), rate)
+def _cut(buffer: Samples, offset: int, start: int, end: int, rate: int) -> Window:
+    return Window(start / rate, end / rate, buffer[start - offset : end - offset].copy(), rate)
 
 
-def describe_recording(
+def timeline_chunks(
     model: EncoderClassifier,
     path: str | os.PathLike[str],
     window: float = WINDOW,
     hop: float = HOP,
     labels: Sequence[str] | None = None,
-    done: int = 0,
+    speaker: SpeakerStatistics | None = None,
+    skip: int = 0,
 ) -> Iterator[pd.DataFrame]:
-    """Yield the rows of `timeline`, some windows at a time, after the first ``done`` of these pieces."""
+    """Yield the rows of `timeline` in chunks of some windows; the first ``skip`` chunks are not computed."""
     check_windows(window, hop)
-    chosen, classes = choose_labels(model, labels)
-    stream = islice(slide(path, window, hop), done * TOGETHER, None)
-    while pieces := list(islice(stream, TOGETHER)):
-        speech = find_speech(model, path, pieces)
+    selected, classes = select_labels(model, labels)
+    stream = islice(slide(path, window, hop), skip * TOGETHER, None)
+    while windows := list(islice(stream, TOGETHER)):
+        speech = find_speech(model, path, windows)
         frame = pd.DataFrame(
-            {"path": readable(os.fspath(path)), "start": [p.start for p in pieces], "end": [p.end for p in pieces]}
+            {"path": readable(os.fspath(path)), "start": [w.start for w in windows], "end": [w.end for w in windows]}
         )
         frame["emotion"] = NO_SPEECH
-        frame[chosen] = np.nan
+        frame[selected] = np.nan
         if speech:
-            found = classify(model, embed_speech(model, list(speech.values())), classes)
+            probabilities = classify(model, embed_speech(model, list(speech.values()), speaker=speaker), classes)
             rows = list(speech)
-            frame.loc[rows, chosen] = found.numpy()
-            frame.loc[rows, "emotion"] = [chosen[i] for i in found.argmax(1).tolist()]
+            for row, known in zip(rows, probabilities.isfinite().all(1), strict=True):
+                if not known:
+                    raise InputError(f"{path}, window at {windows[row].start:.2f} s: {NOT_FINITE}")
+            frame.loc[rows, selected] = probabilities.numpy()
+            frame.loc[rows, "emotion"] = [selected[i] for i in probabilities.argmax(1).tolist()]
         yield frame
 
 
 def find_speech(
-    model: EncoderClassifier, path: str | os.PathLike[str], pieces: Sequence[Window]
+    model: EncoderClassifier, path: str | os.PathLike[str], windows: Sequence[Window]
 ) -> dict[int, torch.Tensor]:
-    """Cut the silence out of each window, as out of a file of its own; windows without speech are left out."""
+    """Remove the silence of each window as of a file of its own; return samples [T] of the windows with speech."""
     normalizer = model.hparams.audio_normalizer
     try:
-        signals = [normalizer.convert(torch.from_numpy(piece.samples), piece.rate) for piece in pieces]
+        signals = [normalizer.convert(torch.from_numpy(window.samples), window.rate) for window in windows]
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    found = zip(signals, pieces, normalizer.find_speech(signals), strict=True)
+    found = zip(signals, windows, normalizer.find_speech(signals), strict=True)
     return {
         row: join(signal, segments)
-        for row, (signal, piece, segments) in enumerate(found)
-        if segments and not is_silent(piece.samples)
+        for row, (signal, window, segments) in enumerate(found)
+        if segments and not is_silent(window.samples)
     }
 
 
@@ -119,56 +124,61 @@ def timeline(
     window: float = WINDOW,
     hop: float = HOP,
     labels: Sequence[str] | None = None,
+    speaker: SpeakerStatistics | None = None,
 ) -> pd.DataFrame:
-    """Tell the emotion over time of a recording of any length.
+    """Predict the emotion over time in a recording of any length.
 
-    Each window is told as a file of its own would be: resampled, silence cut out, embedded, classified.
+    A window is predicted as a file of its own would be: resampled, its silence removed, embedded, classified.
 
     Parameters
     ----------
     model : speechbrain.inference.classifiers.EncoderClassifier
         As `ser_plugins.load` returns it.
     path : str or os.PathLike
-        Recording, of any rate and channels.
+        Recording of any sample rate and number of channels.
     window, hop : float
-        Seconds of a window, and from one to the next.
+        Length of a window, and step from one window to the next, in seconds.
     labels : sequence of str, optional
-        Emotions to choose among, as if there were no others; all that the model knows where not given.
+        Emotions to choose from, as if there were no others; by default all labels of the model.
+    speaker : SpeakerStatistics, optional
+        Statistics of the speaker, as `speaker_statistics` returns them, for a model of S7 or S8.
 
     Returns
     -------
     pandas.DataFrame
-        One row a window: ``path``, ``start`` and ``end`` in seconds, ``emotion``, and a column of probabilities a
-        label. Where no speech is heard, the emotion is "silence" and the probabilities are NaN.
+        One row per window: ``path``, ``start`` and ``end`` in seconds, ``emotion``, and the probability of each label.
+        A window without speech has the emotion "silence" and NaN as probabilities.
 
     Raises
     ------
     InputError
-        If the recording cannot be read, a label is unknown, or the window cannot be used.
+        If the recording cannot be read, a label is unknown, or the window or the hop cannot be used.
 
     Example
     -------
     >>> import ser_plugins
-    >>> model = ser_plugins.load("results/S5/demo/1/fold1/model")  # doctest: +SKIP
-    >>> frame = timeline(model, "talk.wav")  # doctest: +SKIP
-    >>> timeline_figure(frame, "talk.png")  # doctest: +SKIP
+    >>> folder = getfixture("tiny_s8")  # a model folder, and a folder of two recordings
+    >>> model = ser_plugins.load(folder / "model")
+    >>> frame = timeline(model, folder / "clips" / "a.wav", window=0.5, hop=0.25)
+    >>> frame["end"].tolist()
+    [0.5, 0.75, 1.0]
     """
-    return pd.concat(describe_recording(model, path, window, hop, labels), ignore_index=True)
+    return pd.concat(timeline_chunks(model, path, window, hop, labels, speaker), ignore_index=True)
 
 
 def timeline_figure(frame: pd.DataFrame, path: str | os.PathLike[str], title: str | None = None) -> None:
-    """Draw emotion over time: probabilities as stacked areas, grey where there is silence.
+    """Draw emotion over time: probabilities as stacked areas, silence in grey.
 
-    Each window stands at its middle, as wide as it is far from the next.
+    A window is drawn around its middle, half way to the middles of its neighbours.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        As `timeline` returns it; columns of numbers other than ``start`` and ``end`` are labels.
+        As `timeline` returns it; all columns of numbers except ``start`` and ``end`` are labels.
     path : str or os.PathLike
-        PNG file to write; an SVG stands beside it.
+        PNG file to write; an SVG is written beside it.
     title : str, optional
-        Title of the figure; the name of the recording where not given.
+        Title of the figure; by default the name of the recording.
 
     Example
     -------
@@ -183,7 +193,7 @@ def timeline_figure(frame: pd.DataFrame, path: str | os.PathLike[str], title: st
 def draw_timeline(figure: Figure, frame: pd.DataFrame, title: str) -> None:
     """Draw emotion over time into a figure; see `timeline_figure`."""
     numbers = frame.select_dtypes("number").drop(columns=["start", "end"])
-    # More would have no colour of their own: those of most weight are drawn.
+    # There are no more colours: the labels with the highest mean probability are drawn.
     shown = [str(name) for name in numbers.mean().nlargest(len(COLOURS)).index]
     order = list(dict.fromkeys([*EMOTIONS, *numbers.columns.astype(str)]))
     shown.sort(key=order.index)
@@ -202,7 +212,7 @@ def draw_timeline(figure: Figure, frame: pd.DataFrame, title: str) -> None:
 
 
 def _plateaus(frame: pd.DataFrame, numbers: pd.DataFrame) -> tuple[Any, Any]:
-    """Both edges of each window's plateau, [2 N], and the heights there, [labels, 2 N]."""
+    """Return both edges of each window's plateau [2 N], and the probabilities there [labels, 2 N]."""
     middle = ((frame["start"] + frame["end"]) / 2).to_numpy(float)
     between = (middle[1:] + middle[:-1]) / 2
     bounds = np.concatenate([frame["start"].iloc[:1], between, frame["end"].iloc[-1:]])

@@ -1,11 +1,11 @@
-"""Tables of files: what each expresses, or its embedding."""
+"""Predictions and embeddings of audio files, as tables."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -14,171 +14,236 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 from tqdm import tqdm
 
+from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
-from ser_plugins.inference.batches import BATCH_SECONDS, choose_labels, classify, embed_speech, pack, windows
+from ser_plugins.inference.batches import (
+    BATCH_SECONDS,
+    NOT_FINITE,
+    classify,
+    embed_speech,
+    make_batches,
+    make_chunks,
+    select_labels,
+)
 from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups, readable
 from ser_plugins.metric.wheel import WHEEL
 
 logger = logging.getLogger(__name__)
+Paths: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Columns = dict[str, list[Any]]
-Rows = Callable[[Tensor], Columns]
 GROUP_SECONDS = 600.0  # of files that are read together
 
 
-def embedding_rows() -> tuple[pa.Schema, Rows]:
-    """Return the columns of a table of embeddings, and the function that makes them."""
-    return _schema({"embedding": pa.list_(pa.float32())}), lambda embeddings: {"embedding": list(embeddings.numpy())}
+class Output(NamedTuple):
+    """What a table says of a file: its schema, and the function that makes columns of embeddings [N, E].
+
+    The function returns the columns, and a boolean mask [N] of the rows whose values are finite.
+    """
+
+    schema: pa.Schema
+    columns: Callable[[Tensor], tuple[Columns, Tensor]]
 
 
-def prediction_rows(model: EncoderClassifier, labels: Sequence[str] | None) -> tuple[pa.Schema, Rows]:
-    """Return the columns of a table of predictions, and the function that makes them of embeddings [N, E]."""
-    chosen, classes = choose_labels(model, labels)
-    if not set(chosen) & set(WHEEL):
-        logger.warning("%s … are no emotions that are known; for an encoder of speakers, take embed", chosen[0])
+def embedding_output() -> Output:
+    """Return the output of `embed`: a column ``embedding``."""
+    return Output(
+        _schema({"embedding": pa.list_(pa.float32())}),
+        lambda embeddings: ({"embedding": list(embeddings.numpy())}, embeddings.isfinite().all(1)),
+    )
 
-    def rows(embeddings: Tensor) -> Columns:
-        probabilities = classify(model, embeddings, classes)
+
+def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None) -> Output:
+    """Return the output of `predict`: ``emotion``, ``probability``, and the probability of each label."""
+    selected, classes = select_labels(model, labels)
+    if not set(selected) & set(WHEEL):
+        logger.warning("the labels %s … are not known emotions; use embed for a speaker encoder", selected[0])
+
+    def columns(embeddings: Tensor) -> tuple[Columns, Tensor]:
+        finite = embeddings.isfinite().all(1)
+        probabilities = classify(model, embeddings.where(finite[:, None], 0), classes)
         best, index = probabilities.max(1)
-        named = {"emotion": [chosen[i] for i in index.tolist()], "probability": best.tolist()}
-        return named | dict(zip(chosen, probabilities.T.tolist(), strict=True))
+        named = {"emotion": [selected[i] for i in index.tolist()], "probability": best.tolist()}
+        values = named | dict(zip(selected, probabilities.T.tolist(), strict=True))
+        return values, finite & probabilities.isfinite().all(1)
 
-    return _schema({"emotion": pa.string(), "probability": pa.float64(), **dict.fromkeys(chosen, pa.float64())}), rows
+    schema = {"emotion": pa.string(), "probability": pa.float64(), **dict.fromkeys(selected, pa.float64())}
+    return Output(_schema(schema), columns)
 
 
 def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
     return pa.schema({"path": pa.string(), "seconds": pa.float64(), **columns, "error": pa.string()})
 
 
-def describe_files(
+def table_chunks(
     model: EncoderClassifier,
     paths: Sequence[str],
-    schema: pa.Schema,
-    rows: Rows,
+    output: Output,
     jobs: int = 0,
     batch_seconds: float = BATCH_SECONDS,
-    done: int = 0,
+    speaker: SpeakerStatistics | None = None,
+    skip: int = 0,
 ) -> Iterator[pa.RecordBatch]:
-    """Describe files, piece by piece: record batches in the order of the files.
+    """Compute the table of some files chunk by chunk.
 
-    Which files are read and computed together depends on the list of them alone, so that the pieces after the first
-    ``done`` are to the bit those of a run that made all of them.
+    The list of files alone decides which are read and computed together. The chunks of a resumed run therefore equal
+    those of an uninterrupted one to the bit.
 
     Parameters
     ----------
     model : speechbrain.inference.classifiers.EncoderClassifier
         As `ser_plugins.load` returns it.
     paths : sequence of str
-        Sound files.
-    schema : pyarrow.Schema
-        Columns: ``path``, ``seconds``, those of ``rows``, ``error``.
-    rows : callable
-        Makes columns of embeddings [N, E].
+        Audio files.
+    output : Output
+        The columns to compute.
     jobs : int
-        Processes that read files while the network computes; 0 reads them in this one.
+        Processes that read files while the network computes; 0 reads them in this process.
     batch_seconds : float
-        Seconds of audio in a batch at most, padding included.
-    done : int
-        Pieces to leave out.
+        Largest length of a batch in seconds, padding included.
+    speaker : SpeakerStatistics, optional
+        Statistics of the speaker of all files.
+    skip : int
+        Number of chunks, from the first, that are not computed.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+        The rows of a chunk, in the order of its files.
     """
     seconds = header_seconds(paths)
-    pieces = list(windows(seconds))
+    chunks = list(make_chunks(seconds))
     groups = [
-        [[piece[row] for row in group] for group in pack([seconds[i] for i in piece], GROUP_SECONDS, TOGETHER)]
-        for piece in pieces[done:]
+        [[chunk[row] for row in group] for group in make_batches([seconds[i] for i in chunk], GROUP_SECONDS, TOGETHER)]
+        for chunk in chunks[skip:]
     ]
-    named = [[paths[row] for row in group] for piece in groups for group in piece]
-    read = read_groups(named, model.hparams.audio_normalizer, jobs)
-    initial = pieces[done].start if done < len(pieces) else len(paths)
+    named = [[paths[row] for row in group] for chunk in groups for group in chunk]
+    clip_groups = read_groups(named, model.hparams.audio_normalizer, jobs)
+    initial = chunks[skip].start if skip < len(chunks) else len(paths)
     with tqdm(total=len(paths), initial=initial, unit="file") as progress:
-        for piece, its_groups in zip(pieces[done:], groups, strict=True):
+        for chunk, its_groups in zip(chunks[skip:], groups, strict=True):
             clips: dict[int, Clip] = {}
             for group in its_groups:
-                clips.update(zip(group, next(read), strict=True))
-            speech = {row: torch.from_numpy(c.speech) for row, c in sorted(clips.items()) if c.speech is not None}
-            columns = rows(embed_speech(model, list(speech.values()), batch_seconds)) if speech else {}
-            yield _record_batch(schema, [paths[row] for row in piece], [clips[row] for row in piece], columns)
-            progress.update(len(piece))
+                clips.update(zip(group, next(clip_groups), strict=True))
+            ordered = [clips[row] for row in chunk]
+            speech = [torch.from_numpy(clip.speech) for clip in ordered if clip.speech is not None]
+            columns = output.columns(embed_speech(model, speech, batch_seconds, speaker)) if speech else ({}, ())
+            yield _record_batch(output.schema, [paths[row] for row in chunk], ordered, *columns)
+            progress.update(len(chunk))
 
 
-def _record_batch(schema: pa.Schema, paths: Sequence[str], clips: Sequence[Clip], columns: Columns) -> pa.RecordBatch:
-    given = [row for row, clip in enumerate(clips) if clip.speech is not None]
+def _record_batch(
+    schema: pa.Schema, paths: Sequence[str], clips: Sequence[Clip], columns: Columns, finite: Iterable[bool]
+) -> pa.RecordBatch:
+    """Join what was read of the files and what the model computed; a row has values or an error."""
+    with_speech = [row for row, clip in enumerate(clips) if clip.speech is not None]
+    errors = [clip.error and readable(clip.error) for clip in clips]
+    for row, known in zip(with_speech, finite, strict=True):
+        errors[row] = None if known else f"{readable(paths[row])}: {NOT_FINITE}"
     full: Columns = {
         "path": [readable(path) for path in paths],
         "seconds": [clip.seconds if clip.error is None or clip.seconds else None for clip in clips],
-        "error": [clip.error and readable(clip.error) for clip in clips],
+        "error": errors,
     }
     for name in set(schema.names) - set(full):
-        values: list[Any] = [None] * len(clips)
-        for row, value in zip(given, columns.get(name, ()), strict=bool(given)):
-            values[row] = value
-        full[name] = values
+        full[name] = [None] * len(clips)
+        for row, value in zip(with_speech, columns.get(name, ()), strict=bool(with_speech)):
+            full[name][row] = value if errors[row] is None else None
     return pa.record_batch([pa.array(full[field.name], field.type) for field in schema], schema=schema)
 
 
 def predict(
     model: EncoderClassifier,
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    paths: Paths,
     labels: Sequence[str] | None = None,
     jobs: int = 0,
     batch_seconds: float = BATCH_SECONDS,
+    speaker: SpeakerStatistics | None = None,
 ) -> pd.DataFrame:
-    """Tell the emotion of sound files.
+    """Predict the emotion of audio files.
 
     Parameters
     ----------
     model : speechbrain.inference.classifiers.EncoderClassifier
         As `ser_plugins.load` returns it.
     paths : path or iterable of paths
-        Files, folders, patterns; see `find_files`.
+        Files, folders, patterns; see `ser_plugins.inference.files.find_files`.
     labels : sequence of str, optional
-        Emotions to choose among, as if there were no others; all that the model knows where not given.
+        Emotions to choose from, as if there were no others; by default all labels of the model.
     jobs : int
-        Processes that read files while the network computes; 0 reads them in this one.
+        Processes that read files while the network computes; 0 reads them in this process.
     batch_seconds : float
-        Seconds of audio in a batch at most, padding included.
+        Largest length of a batch in seconds, padding included.
+    speaker : SpeakerStatistics, optional
+        Statistics of the speaker of all files, as `speaker_statistics` returns them, for a model of S7 or S8.
 
     Returns
     -------
     pandas.DataFrame
-        One row a file: ``path``, ``seconds``, ``emotion``, its ``probability``, one column of probabilities a label,
-        and ``error``: why a file has no prediction.
+        One row per file: ``path``, ``seconds``, ``emotion``, its ``probability``, the probability of each label, and
+        ``error``, why a file has no prediction.
 
     Raises
     ------
     InputError
-        If a label is unknown, or a folder or pattern has no sound file.
+        If a label is unknown, or a folder or pattern has no audio file.
 
     Example
     -------
     >>> import ser_plugins
-    >>> model = ser_plugins.load("results/S5/demo/1/fold1/model")  # doctest: +SKIP
-    >>> predict(model, ["clips", "more/one.wav"], labels=["happy", "sad"])  # doctest: +SKIP
+    >>> folder = getfixture("tiny_s8")  # a model folder, and a folder of two recordings
+    >>> model = ser_plugins.load(folder / "model")
+    >>> table = predict(model, folder / "clips", labels=["happy", "sad"])
+    >>> list(table.columns), len(table)
+    (['path', 'seconds', 'emotion', 'probability', 'happy', 'sad', 'error'], 2)
     """
-    return _frame(model, paths, *prediction_rows(model, labels), jobs, batch_seconds)
+    return _table(model, paths, prediction_output(model, labels), jobs, batch_seconds, speaker)
 
 
 def embed(
     model: EncoderClassifier,
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    paths: Paths,
     jobs: int = 0,
     batch_seconds: float = BATCH_SECONDS,
+    speaker: SpeakerStatistics | None = None,
 ) -> pd.DataFrame:
-    """Embed sound files: ``path``, ``seconds``, ``embedding`` (float32 [E]) and ``error``; arguments as in `predict`.
+    """Embed audio files.
+
+    Parameters
+    ----------
+    model, paths, jobs, batch_seconds, speaker
+        As in `predict`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per file: ``path``, ``seconds``, ``embedding`` (float32 [E]), and ``error``, why a file has none.
+
+    Raises
+    ------
+    InputError
+        If a folder or pattern has no audio file.
 
     Example
     -------
+    >>> import numpy as np
     >>> import ser_plugins
-    >>> model = ser_plugins.load("results/S5/demo/1/fold1/model")  # doctest: +SKIP
-    >>> np.stack(embed(model, "clips")["embedding"].dropna()).shape  # doctest: +SKIP
-    (20, 512)
+    >>> folder = getfixture("tiny_s8")
+    >>> model = ser_plugins.load(folder / "model")
+    >>> np.stack(embed(model, folder / "clips")["embedding"].dropna()).shape
+    (2, 12)
     """
-    return _frame(model, paths, *embedding_rows(), jobs, batch_seconds)
+    return _table(model, paths, embedding_output(), jobs, batch_seconds, speaker)
 
 
-def _frame(
-    model: EncoderClassifier, paths: Any, schema: pa.Schema, rows: Rows, jobs: int, batch_seconds: float
+def _table(
+    model: EncoderClassifier,
+    paths: Paths,
+    output: Output,
+    jobs: int,
+    batch_seconds: float,
+    speaker: SpeakerStatistics | None,
 ) -> pd.DataFrame:
     files = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
-    batches = describe_files(model, files, schema, rows, jobs, batch_seconds)
-    table: pd.DataFrame = pa.Table.from_batches(batches, schema).to_pandas()
+    chunks = table_chunks(model, files, output, jobs, batch_seconds, speaker)
+    table: pd.DataFrame = pa.Table.from_batches(chunks, output.schema).to_pandas()
     return table

@@ -1,1 +1,1 @@
-"""The model folder: save it, load it without running its code, check it, convert others' weights."""
+"""Model folders: saving, loading without YAML or pickles, checking, and the conversion of published weights."""

@@ -1,4 +1,4 @@
-"""What must hold of a model folder before others are given it."""
+"""Check a model folder before it is published."""
 
 from __future__ import annotations
 
@@ -16,43 +16,46 @@ from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.description import CLASSES, describe
 from ser_plugins.model_folder.loading import load, read_config
-from ser_plugins.model_folder.reference import REFERENCE, Values, compare, respond
+from ser_plugins.model_folder.reference import REFERENCE, Output, compare_outputs, reference_output
 from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS, SECTIONS, WEIGHTS
 
 logger = logging.getLogger(__name__)
 FILES = (HYPERPARAMS, CHECKPOINT, "classifier.ckpt", "label_encoder.ckpt", CONFIG, WEIGHTS)
 MODULES = set(SECTIONS) - {"audio_normalizer"}
 KEYS = {*SECTIONS, "modules", "label_encoder", "pretrainer"}
-STOCK = ("speechbrain.dataio.encoder.CategoricalEncoder", "speechbrain.utils.parameter_transfer.Pretrainer")
-TAGS: set[str | None] = {"!ref", "!apply:builtins.len", *(f"!new:{name}" for name in (*CLASSES, *STOCK))}
-AGAIN = "write the folder again, as docs/publishing.md says"
+OPTIONAL_KEYS = {"mean_var_norm_emb"}  # folders of earlier versions do not have it
+INTERFACE = (
+    *("ser_plugins.model_folder.interface.LabelEncoder", "ser_plugins.model_folder.interface.UnitLength"),
+    *("speechbrain.dataio.encoder.CategoricalEncoder", "speechbrain.utils.parameter_transfer.Pretrainer"),
+)
+TAGS: set[str | None] = {"!ref", "!apply:builtins.len", *(f"!new:{name}" for name in (*CLASSES, *INTERFACE))}
+REMEDY = "write the folder again, as docs/publishing.md says"
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
-    """Check that a model folder runs no code but known classes, and is the same model however it is loaded.
+def check_model_folder(folder: Path) -> dict[str, Any]:
+    """Check that a model folder builds only known classes, and is the same model whichever way it is loaded.
 
-    It is loaded by ``EncoderClassifier.from_hparams`` and by `ser_plugins.load`, in a process of its own, without
-    network.
+    A separate process without network access loads it by ``EncoderClassifier.from_hparams`` and by `ser_plugins.load`.
 
     Parameters
     ----------
     folder : pathlib.Path
-        ``model/`` or ``encoder/`` of a run.
+        ``model/`` or ``encoder/`` folder of a run.
 
     Returns
     -------
     dict
-        Its reference: ``embedding`` and ``log_probabilities`` of `reference.waveform`. Where the folder was written
-        before there was one, it is what the loaded model gives.
+        Its reference output, see `reference_output`: that of ``reference.json``, or, in folders of earlier versions
+        that have none, that of the loaded model.
 
     Raises
     ------
     InputError
-        If it is no such folder; the message says in what.
+        If a check fails; the message says which.
     """
     for name in FILES:
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing; give the model/ or encoder/ folder of a run, or {AGAIN}")
+            raise InputError(f"{folder / name} is missing; give the model/ or encoder/ folder of a run, or {REMEDY}")
     check_yaml(folder)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     words = [sys.executable, "-m", __name__, str(folder)]
@@ -62,68 +65,69 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise InputError(reason.removeprefix("error: "))
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if not (folder / REFERENCE).is_file():
-        logger.info("%s holds no %s: what it gives today becomes its reference", folder, REFERENCE)
+        logger.info("%s has no %s: ", folder, REFERENCE)
         return found
     reference: dict[str, Any] = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
     return reference
 
 
 def check_yaml(folder: Path) -> None:
-    """Check that ``hyperparams.yaml`` names known classes alone, and the model that ``config.json`` describes.
+    """Check that ``hyperparams.yaml`` builds only known classes, and the same modules as ``config.json``.
 
     Raises
     ------
     InputError
-        If not; the message names what is too much.
+        If it does not; the message names the class or the key.
     """
     path = folder / HYPERPARAMS
     tree = configuration.read(path)
-    # Events have the tags of keys and of all that an alias hides, too; what needs no tag has none.
+    # Parser events include the tags of keys and of aliased nodes.
     tags = {getattr(event, "tag", None) for event in yaml.parse(path.read_text(encoding="utf-8"))}
     for tag in sorted(map(str, tags - TAGS - {None})):
-        raise InputError(f"{path}: {tag} is none of the classes that may be published; use those of ser_plugins")
-    wrong = set(tree) ^ KEYS or set(tree["modules"] or ()) ^ MODULES or set(tree["pretrainer"] or ()) ^ {"loadables"}
+        raise InputError(f"{path}: {tag} is not a class that may be published; use the classes of ser_plugins")
+    wrong = (set(tree) - OPTIONAL_KEYS) ^ KEYS
+    wrong = wrong or set(tree["modules"] or ()) ^ MODULES or set(tree["pretrainer"] or ()) ^ {"loadables"}
     if wrong:
-        raise InputError(f"{path}: {', '.join(sorted(map(str, wrong)))} missing or too much; {AGAIN}")
+        raise InputError(f"{path}: {', '.join(sorted(map(str, wrong)))} missing or unknown; {REMEDY}")
     try:
-        described = {name: describe(tree[name]) for name in SECTIONS}
+        modules = {name: describe(tree[name]) for name in SECTIONS}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if read_config(folder / CONFIG)["modules"] != described:
-        raise InputError(f"{path} and {CONFIG} describe two models; {AGAIN}")
+    if read_config(folder / CONFIG)["modules"] != modules:
+        raise InputError(f"{path} and {CONFIG} define different models; {REMEDY}")
 
 
-def respond_both(folder: Path) -> Values:
-    """Load a folder both ways, compare the two and the reference, and return what they give."""
+def compare_loaders(folder: Path) -> Output:
+    """Load a folder both ways, compare the two models and the reference, and return their output."""
     from speechbrain.inference.classifiers import EncoderClassifier  # noqa: PLC0415
 
     plain = load(folder)
     stock = EncoderClassifier.from_hparams(source=str(folder))
     labels = [model.hparams.label_encoder.ind2lab for model in (stock, plain)]
     if labels[0] != labels[1]:
-        raise InputError(f"label_encoder.ckpt and {CONFIG} name different classes; {AGAIN}")
-    found = respond(stock.mods)
+        raise InputError(f"label_encoder.ckpt and {CONFIG} have different labels; {REMEDY}")
+    found = reference_output(stock.mods)
     try:
-        compare(respond(plain.mods), found)
+        compare_outputs(reference_output(plain.mods), found)
     except InputError as error:
-        raise InputError(f"{folder}: the .ckpt files and {WEIGHTS} hold two models ({error}); {AGAIN}") from error
+        raise InputError(f"{folder}: the .ckpt files and {WEIGHTS} are different models ({error}); {REMEDY}") from error
     if (folder / REFERENCE).is_file():
         try:
-            compare(found, json.loads((folder / REFERENCE).read_text(encoding="utf-8")))
+            compare_outputs(found, json.loads((folder / REFERENCE).read_text(encoding="utf-8")))
         except (InputError, ValueError, AttributeError) as error:
-            raise InputError(f"{folder} is not the model that {REFERENCE} is of ({error}); {AGAIN}") from error
+            raise InputError(f"{folder} is not the model of its {REFERENCE} ({error}); {REMEDY}") from error
     return found
 
 
 def main(folder: str) -> None:
-    """Print what a folder's model gives as JSON."""
+    """Print the output of a folder's model as JSON, or one line of error."""
     try:
-        print(json.dumps(respond_both(Path(folder))))
+        print(json.dumps(compare_loaders(Path(folder))))
     except InputError as error:
         sys.exit(f"error: {error}")
-    except Exception as error:  # whatever SpeechBrain or a class says of a folder that it cannot load
+    except Exception as error:  # from SpeechBrain or a class, about a folder that it cannot load
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.exit(f"error: {folder} cannot be loaded ({reason}); {AGAIN}")
+        sys.exit(f"error: {folder} cannot be loaded ({reason}); {REMEDY}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Modules as plain JSON: the name of a known class and its arguments. Nothing else is ever built from it."""
+"""Modules as plain JSON: the names of known classes and their arguments."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KEYS = {"class", "arguments"}
 
 
 def described_backbone(source: Mapping[str, Any], freeze: bool = True) -> SSLBackbone:
-    """Build a self-supervised network of its description alone: a name would have its weights fetched and unpickled."""
+    """Build a self-supervised network from its configuration; weights elsewhere would be downloaded and unpickled."""
     if not isinstance(source, Mapping):
-        raise InputError(f"SSLBackbone takes its weights from {source!r}, outside of the folder; give its description")
+        raise InputError(f"SSLBackbone names weights outside of the folder, {source!r}; give its configuration")
     return SSLBackbone(source, freeze)
 
 
@@ -45,22 +45,22 @@ CLASSES: dict[str, Callable[..., Any]] = {
 
 
 def describe(node: Any) -> Any:
-    r"""Describe a node of a resolved YAML.
+    r"""Turn a node of a resolved YAML into plain JSON.
 
     Parameters
     ----------
     node : object
-        As ruamel reads it: ``!new:`` of a known class, numbers, words, lists and mappings of these.
+        As ruamel reads it: ``!new:`` of a known class, a number, a string, or a list or mapping of these.
 
     Returns
     -------
     object
-        The same as plain JSON; an object is ``{"class": name, "arguments": mapping or list}``.
+        Plain JSON; an object is ``{"class": name, "arguments": mapping or list}``.
 
     Raises
     ------
     InputError
-        If the node asks for anything else; the message says what.
+        If the node holds anything else; the message names it.
 
     Example
     -------
@@ -69,12 +69,12 @@ def describe(node: Any) -> Any:
     {'class': 'ser_plugins.SVMClassifier', 'arguments': {'n_classes': 2}}
     """
     tag = getattr(getattr(node, "tag", None), "value", None)
-    if tag == "!apply:builtins.len":  # recipes count their labels so
+    if tag == "!apply:builtins.len":  # the number of labels in recipes
         return len(node[0])
     if tag is None:
         return _describe_plain(node)
     if not tag.startswith("!new:"):
-        raise InputError(f"{tag} cannot be described as plain JSON; give its value")
+        raise InputError(f"{tag} cannot be written as plain JSON; give its value")
     name = tag.removeprefix("!new:")
     _check_known(name)
     arguments = _describe_plain(node) if isinstance(node, (Mapping, list)) else {}
@@ -89,12 +89,12 @@ def _describe_plain(node: Any) -> Any:
     if isinstance(node, list):
         return [describe(value) for value in node]
     if node is not None and not isinstance(node, (str, int, float)):
-        raise InputError(f"{node!r} cannot be described as plain JSON; give a number or a word")
+        raise InputError(f"{node!r} cannot be written as plain JSON; give a number or a string")
     return node
 
 
-def build(described: Any) -> Any:
-    """Build what `describe` described.
+def build(description: Any) -> Any:
+    """Build an object from the plain JSON that `describe` returns.
 
     Raises
     ------
@@ -106,13 +106,13 @@ def build(described: Any) -> Any:
     >>> build({"class": "ser_plugins.GhostVLAD", "arguments": {"input_size": 8, "clusters": 4}}).output_size
     32
     """
-    if isinstance(described, list):
-        return [build(value) for value in described]
-    if not isinstance(described, Mapping):
-        return described
-    if set(described) != KEYS:
-        return {key: build(value) for key, value in described.items()}
-    name, arguments = described["class"], build(described["arguments"])
+    if isinstance(description, list):
+        return [build(value) for value in description]
+    if not isinstance(description, Mapping):
+        return description
+    if set(description) != KEYS:
+        return {key: build(value) for key, value in description.items()}
+    name, arguments = description["class"], build(description["arguments"])
     _check_known(name)
     if name in SPECTROGRAMS and isinstance(arguments, dict):
         arguments.setdefault("log", False)  # the default of the class when a folder could be written without it
@@ -121,4 +121,4 @@ def build(described: Any) -> Any:
 
 def _check_known(name: Any) -> None:
     if name not in list(CLASSES):  # a name from a file may be of any type
-        raise InputError(f"class {name!r} is none that ser_plugins.load builds; use EncoderClassifier.from_hparams")
+        raise InputError(f"class {name!r} is not one that ser_plugins.load builds; use EncoderClassifier.from_hparams")

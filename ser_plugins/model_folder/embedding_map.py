@@ -1,4 +1,4 @@
-"""Where the utterances lie that a model was trained on, and where another one falls among them."""
+"""A map of the training utterances: their embeddings projected onto a plane."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class EmbeddingMap:
-    """Embeddings of the training part on the plane in which they vary most.
+    """Training embeddings projected onto their first two principal components.
 
-    They are scaled to unit length first, as the losses compare them. The plane is that of their two principal
-    components: unlike t-SNE it has a place for an utterance that was not there when it was made.
+    Embeddings are scaled to unit length first, as in the losses. Unlike t-SNE, principal components project
+    embeddings that were not part of the fit.
 
     Attributes
     ----------
     points : numpy.ndarray
-        Where the training utterances lie [N, 2].
+        Projected training embeddings [N, 2].
     emotions : numpy.ndarray
-        What each of them is [N], words.
+        Their labels [N], strings.
     mean : numpy.ndarray
-        What the plane goes through [E].
+        Mean of the scaled training embeddings [E].
     axes : numpy.ndarray
-        Its two directions [E, 2].
+        Principal components [E, 2].
 
     Example
     -------
-    >>> made = EmbeddingMap.fit(np.eye(4, 8, dtype=np.float32), ["sad", "sad", "happy", "calm"])
-    >>> bool(np.allclose(made.place(np.eye(4, 8)[2]), made.points[2], atol=1e-6))
+    >>> embedding_map = EmbeddingMap.fit(np.eye(4, 8, dtype=np.float32), ["sad", "sad", "happy", "calm"])
+    >>> bool(np.allclose(embedding_map.project(np.eye(4, 8)[2]), embedding_map.points[2], atol=1e-6))
     True
     """
 
@@ -47,7 +47,7 @@ class EmbeddingMap:
 
     @classmethod
     def fit(cls, embeddings: Floats, emotions: Iterable[str]) -> EmbeddingMap:
-        """Find the plane of embeddings [N, E]."""
+        """Fit the map to embeddings [N, E] with their emotions."""
         from sklearn.decomposition import PCA  # noqa: PLC0415
 
         units = _units(embeddings)
@@ -56,19 +56,19 @@ class EmbeddingMap:
         mean = found.mean_.astype(np.float32)
         return cls((units - mean) @ axes, np.asarray(list(emotions), dtype=str), mean, axes)
 
-    def place(self, embedding: Floats) -> Floats:
-        """Place an embedding [E] on the plane [2]."""
-        where: Floats = np.dot(_units(embedding) - self.mean, self.axes)
-        return where
+    def project(self, embedding: Floats) -> Floats:
+        """Project an embedding [E] onto the map [2]."""
+        point: Floats = np.dot(_units(embedding) - self.mean, self.axes)
+        return point
 
     def save(self, folder: Path) -> None:
-        """Write it into a model folder."""
+        """Save the map in a model folder."""
         with atomic_path(folder / MAP) as part, part.open("wb") as file:
             np.savez(file, **vars(self))
 
     @classmethod
     def read(cls, folder: Path) -> EmbeddingMap | None:
-        """Read it from a model folder; None where that has none."""
+        """Read the map of a model folder; None if it has none."""
         if not (folder / MAP).is_file():
             return None
         with np.load(folder / MAP, allow_pickle=False) as found:

@@ -1,4 +1,4 @@
-"""The model folder: all that `EncoderClassifier.from_hparams` or `ser_plugins.load` needs, and nothing besides."""
+"""Save a trained model as a folder that `EncoderClassifier.from_hparams` and `ser_plugins.load` read."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from speechbrain.dataio.encoder import CategoricalEncoder
 from torch import Tensor, nn
 
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.description import describe
-from ser_plugins.model_folder.reference import REFERENCE, respond
+from ser_plugins.model_folder.interface import LabelEncoder
+from ser_plugins.model_folder.reference import REFERENCE, reference_output
 from ser_plugins.models.ssl import SSLBackbone
 
 logger = logging.getLogger(__name__)
 HYPERPARAMS, CHECKPOINT = "hyperparams.yaml", "embedding_model.ckpt"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TEMPLATE = Path(__file__).with_name("inference.yaml")
 SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
 
-def inference_yaml(tree: Mapping[str, Any], template: Path) -> str:
-    """Make the YAML of a model folder from the resolved YAML of a run.
+def inference_yaml(tree: Mapping[str, Any]) -> str:
+    """Make the ``hyperparams.yaml`` of a model folder from the resolved YAML of a run.
 
     Parameters
     ----------
     tree : mapping
-        The run's YAML, references resolved.
-    template : pathlib.Path
-        ``hparams/inference.yaml``: modules, label encoder and pretrainer.
+        The run's YAML with its references resolved.
     """
-    return configuration.dump({**{name: tree[name] for name in SECTIONS}, **configuration.read(template)})
+    return configuration.dump({**{name: tree[name] for name in SECTIONS}, **configuration.read(TEMPLATE)})
 
 
 def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> configuration.Tree:
-    """Name no source outside of the folder, which holds all weights: a self-supervised network is described instead.
+    """Replace the source of a self-supervised network by its configuration: the folder itself holds all weights.
 
     Parameters
     ----------
     tree : dict
-        The run's YAML, references resolved; it is changed.
+        The run's YAML with its references resolved; it is changed in place.
     embedding_model : torch.nn.Module
-        What was built from it.
+        The module that was built from it.
     """
     backbone = getattr(embedding_model, "backbone", None)
     if isinstance(backbone, SSLBackbone):
@@ -62,35 +61,34 @@ def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> conf
     return tree
 
 
-def trained(embedding_model: nn.Module, classifier: nn.Module) -> nn.ModuleDict:
-    """Put what was trained into one module, whose state dict is ``model.safetensors``."""
+def weighted_modules(embedding_model: nn.Module, classifier: nn.Module) -> nn.ModuleDict:
+    """Join the two modules that have weights; the state dict of the result is ``model.safetensors``."""
     return nn.ModuleDict({"embedding_model": embedding_model, "classifier": classifier})
-
-
-def label_encoder(labels: Sequence[str]) -> CategoricalEncoder:
-    """Make SpeechBrain's encoder of the labels, each at its index."""
-    encoder = CategoricalEncoder()
-    encoder.update_from_iterable(labels, sequence_input=False)
-    encoder.expect_len(len(labels))
-    return encoder
 
 
 def save_model_folder(
     folder: Path, yaml: str, embedding_model: nn.Module, classifier: nn.Module, labels: Sequence[str]
 ) -> None:
-    """Write a model folder whole or not at all.
+    """Save a model folder, completely or not at all.
+
+    The weights are saved twice: as state dicts for SpeechBrain, and as safetensors for `ser_plugins.load`.
+    ``reference.json`` holds the output of the modules for a known signal.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Where; a folder that is there is replaced.
+        The folder to write; an existing one is replaced.
     yaml : str
-        Its ``hyperparams.yaml``.
+        Text of ``hyperparams.yaml``, as `inference_yaml` makes it.
     embedding_model, classifier : torch.nn.Module
-        Their weights are written as state dicts, for SpeechBrain, and as safetensors, for `ser_plugins.load`; what they
-        make of a known signal goes into ``reference.json``.
+        The trained modules.
     labels : sequence of str
-        Labels, in the order of the classifier's classes.
+        Labels in the order of the classifier's classes.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written; an existing one is left as it was.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -99,9 +97,9 @@ def save_model_folder(
         (part / HYPERPARAMS).write_text(yaml, encoding="utf-8")
         torch.save(embedding_model.state_dict(), part / CHECKPOINT)
         torch.save(classifier.state_dict(), part / "classifier.ckpt")
-        label_encoder(labels).save(part / "label_encoder.ckpt")  # plain text; the name that Pretrainer looks for
+        LabelEncoder.from_labels(labels).save(part / "label_encoder.ckpt")  # plain text, in spite of the suffix
         tree = configuration.read(part / HYPERPARAMS)
-        plain = _plain(part, tree, trained(embedding_model, classifier).state_dict(), labels)
+        plain = _save_plain(part, tree, weighted_modules(embedding_model, classifier).state_dict(), labels)
         config = {"speechbrain_interface": "EncoderClassifier", **plain}
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _write_reference(part, tree, embedding_model, classifier)
@@ -118,17 +116,17 @@ def save_model_folder(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _plain(
+def _save_plain(
     folder: Path, tree: configuration.Tree, weights: Mapping[str, Tensor], labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Write the weights for `ser_plugins.load`; return what it must know besides, nothing where that cannot be told."""
+    """Save the weights for `ser_plugins.load`; return its part of ``config.json``, if it knows the classes."""
     try:
         modules = {name: describe(tree[name]) for name in SECTIONS}
     except InputError as error:
-        # A class of the user's own is no reason to lose what was trained.
-        logger.warning("ser_plugins.load will not take this model, EncoderClassifier.from_hparams will: %s", error)
+        # A class of the user's own is no reason to lose the trained weights.
+        logger.warning("ser_plugins.load cannot load this model, EncoderClassifier.from_hparams can: %s", error)
         return {}
-    # safetensors takes neither tied weights nor channels that come last.
+    # safetensors stores neither tied weights nor the channels-last layout.
     copies = {name: weight.cpu().clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}
     data = safetensors.torch.save(copies)
     (folder / WEIGHTS).write_bytes(data)
@@ -136,15 +134,15 @@ def _plain(
 
 
 def _write_reference(folder: Path, tree: configuration.Tree, embedding_model: nn.Module, classifier: nn.Module) -> None:
-    """Write what the modules themselves make of the known signal, before anything is loaded from the folder."""
+    """Save the output of the trained modules themselves, before anything is loaded from the folder."""
     try:
         features = configuration.build({name: tree[name] for name in ("compute_features", "mean_var_norm")})
-        learnt = {"embedding_model": embedding_model, "classifier": classifier}
-        # Of a copy: the trained ones stay on their device and in their mode.
-        copies = {name: copy.deepcopy(module).cpu().float().eval() for name, module in learnt.items()}
-        values = respond({**features, **copies})
-    except Exception as error:  # whatever a class of the user's own says: what was trained is kept all the same
+        trained = weighted_modules(embedding_model, classifier).items()
+        # Copies: the trained modules stay on their device and in their mode.
+        copies = {name: copy.deepcopy(module).cpu().float().eval() for name, module in trained}
+        values = reference_output({**features, **copies})
+    except Exception as error:  # from a class of the user's own: the trained weights are saved all the same
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        logger.warning("%s is not written, the modules do not take its signal: %s", REFERENCE, reason)
+        logger.warning("%s is not written, the modules do not accept its signal: %s", REFERENCE, reason)
         return
     (folder / REFERENCE).write_text(json.dumps(values) + "\n", encoding="utf-8")

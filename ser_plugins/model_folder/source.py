@@ -1,4 +1,4 @@
-"""Where a model is: a folder on this machine, or files of the Hub."""
+"""Find a model: a local folder, or files on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from ser_plugins.errors import InputError
 
 
 def find_folder(source: str | Path, files: Sequence[str], revision: str | None = None) -> Path:
-    """Find a folder on this machine, or fetch some files from the Hub.
+    """Find a local folder, or download some files from the Hub.
 
     Parameters
     ----------
     source : str or pathlib.Path
         A folder, or USER/NAME on the Hub.
     files : sequence of str
-        What is fetched of the Hub, where it is there.
+        Names of the files to download from the Hub; missing ones are skipped.
     revision : str, optional
         Branch, tag or commit on the Hub.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
 
     Raises
     ------
     InputError
-        If there is no such folder, and the Hub does not give the files either, or a revision of a folder is asked for.
+        If there is neither such a folder nor such a model on the Hub, or a revision of a local folder is given.
 
     Example
     -------
@@ -50,6 +55,6 @@ def find_folder(source: str | Path, files: Sequence[str], revision: str | None =
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(files)))
     except (OSError, HTTPError, HFValidationError) as error:
         lines = [line for line in str(error).splitlines() if line]
-        # The Hub's answers begin with a number, and say in the next line what it means.
+        # The first line of the Hub's answer is a status code; the second explains it.
         reason = " ".join(lines[: 2 if isinstance(error, HfHubHTTPError) else 1])
-        raise InputError(f"no folder {source}, and the Hub does not give it either: {reason}") from error
+        raise InputError(f"no folder {source}, and it cannot be downloaded from the Hub: {reason}") from error

@@ -17,14 +17,14 @@ def test_help_names_every_command(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_tells_of_itself(name, capsys):
+def test_every_command_has_a_help_text(name, capsys):
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
     assert f"ser-plugins {name}" in capsys.readouterr().out
 
 
-def test_wrong_input_is_told_in_one_line(tmp_path):
+def test_wrong_input_is_one_line(tmp_path):
     """As the user sees it."""
     words = [sys.executable, "-m", "ser_plugins", "report", str(tmp_path / "nothing")]
     found = subprocess.run(words, capture_output=True, text=True, check=False)

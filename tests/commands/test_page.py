@@ -15,7 +15,7 @@ import soundfile
 from ser_plugins import load
 from ser_plugins.commands.page import analyse
 from ser_plugins.errors import InputError
-from ser_plugins.inference import adapt
+from ser_plugins.inference import speaker_statistics
 from ser_plugins.model_folder.embedding_map import EmbeddingMap
 
 CHROMIUM = shutil.which("chromium")
@@ -25,7 +25,7 @@ LABELS = ["neutral", "happy", "sad"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, write_model):
     """A model folder of a tiny network, with a map."""
-    folder = write_model(tmp_path_factory.mktemp("demo") / "model")
+    folder = write_model(tmp_path_factory.mktemp("page") / "model")
     embeddings = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
     EmbeddingMap.fit(embeddings, LABELS * 10).save(folder)
     return folder
@@ -38,7 +38,7 @@ def clip(tmp_path):
     return tmp_path / "clip.wav"
 
 
-def test_map_keeps_the_places_of_the_training(folder):
+def test_the_map_projects_training_embeddings_onto_their_points(folder):
     """Against principal components by the singular value decomposition."""
     embeddings = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
     units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -46,7 +46,7 @@ def test_map_keeps_the_places_of_the_training(folder):
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     found = EmbeddingMap.read(folder)
     np.testing.assert_allclose(np.abs(found.points), np.abs(centred @ directions[:2].T), atol=1e-5)
-    np.testing.assert_allclose(found.place(7 * embeddings[3]), found.points[3], atol=1e-5)
+    np.testing.assert_allclose(found.project(7 * embeddings[3]), found.points[3], atol=1e-5)
     assert found.emotions.tolist() == LABELS * 10
 
 
@@ -57,9 +57,9 @@ def test_probabilities_are_those_of_the_model(folder, clip, tmp_path):
     assert list(probabilities) == LABELS and max(probabilities, key=probabilities.get) == best
     assert list(probabilities.values()) == pytest.approx(log_probabilities.exp().flatten().tolist(), abs=1e-6)
     assert len(figures) == 3
-    assert len(analyse(model, None, clip)) == 3  # no map, no place
+    assert len(analyse(model, None, clip)) == 3  # without a map, one figure less
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
-    with pytest.raises(InputError, match="the clip is silent; record it again"):
+    with pytest.raises(InputError, match=r"silent\.wav: it is silent; record it again"):
         analyse(model, None, tmp_path / "silent.wav")
 
 
@@ -108,8 +108,8 @@ def browse(folder):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-def test_a_browser_hears_a_dropped_clip(folder, clip, tmp_path):
-    """And tells of a file that is no sound."""
+def test_a_browser_shows_a_dropped_clip(folder, clip, tmp_path):
+    """And the error of a file that is not audio."""
     from playwright.sync_api import expect
 
     _, _, _, [best] = load(folder).classify_file(str(clip))
@@ -125,19 +125,18 @@ def test_a_browser_hears_a_dropped_clip(folder, clip, tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-def test_a_browser_tells_the_page_who_speaks(write_model, clip, tmp_path):
-    """And takes it back."""
+def test_a_browser_gives_recordings_of_the_speaker(write_model, clip, tmp_path):
+    """And removes them."""
     from playwright.sync_api import expect
 
     folder = write_model(tmp_path / "model", "s3", norm_axis="speaker")
-    voice = [tmp_path / f"{number}.wav" for number in range(2)]
-    for number, path in enumerate(voice):
+    recordings = [tmp_path / f"{number}.wav" for number in range(2)]
+    for number, path in enumerate(recordings):
         soundfile.write(path, np.random.default_rng(number).normal(size=16000).cumsum() / 500, 16000)
 
     model = load(folder)
     alone = analyse(model, None, clip)[0]
-    adapt(model, voice)
-    told = analyse(model, None, clip)[0]
+    known = analyse(model, None, clip, speaker_statistics(model, recordings))[0]
 
     def percents(probabilities):
         return [f"{round(100 * one)}%" for one in sorted(probabilities.values(), reverse=True)]
@@ -145,14 +144,14 @@ def test_a_browser_tells_the_page_who_speaks(write_model, clip, tmp_path):
     def shows(probabilities):
         expect(page.locator(".confidence")).to_have_text(percents(probabilities), timeout=60_000)
 
-    assert percents(alone) != percents(told)
+    assert percents(alone) != percents(known)
 
     with browse(folder) as page:
-        files = page.locator("input[type=file]")  # of the clip and of the voice; gone once they are there
+        files = page.locator("input[type=file]")  # of the clip and of the speaker; they go once a file is there
         expect(files).to_have_count(2, timeout=60_000)
         files.first.set_input_files(clip)
         shows(alone)
-        files.set_input_files(voice)
-        shows(told)
+        files.set_input_files(recordings)
+        shows(known)
         page.get_by_label("Clear").last.click()
         shows(alone)

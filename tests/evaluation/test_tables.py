@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.results import read_experiments, read_runs
+from ser_plugins.evaluation.results import read_runs
 from ser_plugins.evaluation.tables import MEASURES, summarise
 
 KEYS = {"strategy": "S5", "corpus": "ravdess", "seed": 3, "synthetic": False}
@@ -53,7 +53,7 @@ def test_markdown_has_a_row_a_measure_and_a_row_a_fold(tmp_path):
     ]
 
 
-def test_one_fold_has_no_deviation_and_synthetic_audio_is_told(tmp_path):
+def test_one_fold_has_no_deviation_and_synthetic_audio_is_marked(tmp_path):
     write(tmp_path, [[0.5, 0.4, 0.3]], corpus="demo", synthetic=True)
     assert summarise(tmp_path)["accuracy"] == {"mean": 0.5, "min": 0.5, "max": 0.5, "std": None}
     assert "| accuracy | 50.00 | 50.00 | 50.00 | – |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
@@ -66,36 +66,36 @@ def test_folds_are_in_order_of_their_numbers_and_unfinished_ones_left_out(tmp_pa
     assert [run.fold for run in read_runs(tmp_path)] == [1, *range(3, 12)]
 
 
-def test_a_copy_of_a_fold_is_none(tmp_path):
+def test_a_copy_of_a_fold_is_left_out(tmp_path):
     write(tmp_path / "S5", [[0.5, 0.4, 0.3], [0.7, 0.8, 0.9]])
     shutil.copytree(tmp_path / "S5" / "fold1", tmp_path / "S5" / "fold1_old")
     shutil.copytree(tmp_path / "S5" / "fold1", tmp_path / "S4" / "fold 1")
     assert summarise(tmp_path / "S5")["folds"] == [1, 2]
-    assert [one.folder.name for one in read_experiments(tmp_path)] == ["S5"]
+    assert not read_runs(tmp_path / "S4")
 
 
 def test_a_copy_of_a_fold_among_the_folds_is_refused(tmp_path):
     write(tmp_path, [[0.5, 0.4, 0.3]])
     shutil.copytree(tmp_path / "fold1", tmp_path / "fold3")
-    with pytest.raises(InputError, match="fold3 holds fold 1; give a copy another place"):
+    with pytest.raises(InputError, match="fold3 holds fold 1; move the copy elsewhere"):
         read_runs(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", '{"strategy": "S5"}', "3"])
-def test_other_metrics_than_a_runs_are_told(tmp_path, text):
+def test_metrics_of_another_form_are_named(tmp_path, text):
     write(tmp_path, [[0.5, 0.4, 0.3]])
     (tmp_path / "fold1" / "metrics.json").write_text(text)
-    what = "tells no fold" if "{" in text else "cannot be read"
-    with pytest.raises(InputError, match=f"fold1/metrics.json {what}; delete its folder, and train anew"):
+    what = "has no fold" if "{" in text else "cannot be read"
+    with pytest.raises(InputError, match=f"fold1/metrics.json {what}; delete its folder and train again"):
         read_runs(tmp_path)
 
 
-def test_predictions_and_embeddings_that_are_cut_are_told(tmp_path):
+def test_truncated_predictions_and_embeddings_are_named(tmp_path):
     write(tmp_path, [[0.5, 0.4, 0.3]], n_test=2)
     (run,) = read_runs(tmp_path)
     for content in ("id,speaker,emotion,predicted\n1,2,3,4\n", "speaker,emotion,predicted\n2,3,4\n2,3,4\n"):
         (run.folder / "predictions.csv").write_text(content)
-        with pytest.raises(InputError, match=r"fold1/predictions.csv is not whole; delete its folder"):
+        with pytest.raises(InputError, match=r"fold1/predictions.csv is incomplete; delete its folder"):
             run.scores()
     np.savez(run.embeddings_file, embedding=np.zeros((20, 30)))
     run.embeddings_file.write_bytes(run.embeddings_file.read_bytes()[:500])
@@ -109,5 +109,21 @@ def test_a_damaged_fold_is_named(tmp_path, name):
     (tmp_path / "fold1" / "predictions.csv").write_text("id,speaker,emotion,predicted\n1,2,3,4\n")
     assert read_runs(tmp_path)[0].predictions().to_numpy().tolist() == [["1", "2", "3", "4"]]
     (tmp_path / "fold1" / name).write_text("")
-    with pytest.raises(InputError, match=rf"fold1.{name} cannot be read; delete its folder, and train anew"):
+    with pytest.raises(InputError, match=rf"fold1.{name} cannot be read; delete its folder and train again"):
         read_runs(tmp_path)[0].predictions()
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, False),
+        ({"told_speakers": False}, False),
+        ({"told_speakers": True}, True),
+        ({"speaker_normalization": "none"}, False),
+        ({"speaker_normalization": "features"}, True),
+        ({"speaker_normalization": "features+embeddings"}, True),
+    ],
+)
+def test_speaker_normalisation_is_read_from_old_and_new_metrics(tmp_path, keys, expected):
+    write(tmp_path, [[0.5, 0.4, 0.3]], **keys)
+    assert read_runs(tmp_path)[0].normalizes_by_speaker is expected

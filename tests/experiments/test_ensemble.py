@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.results import read_experiments, read_runs
+from ser_plugins.evaluation.results import read_runs
 from ser_plugins.experiments.ensemble import average, ensemble_table
+from ser_plugins.experiments.runs import read_experiments
 
 
 @pytest.fixture
@@ -48,13 +49,13 @@ def test_members_and_ensemble_stand_side_by_side_on_the_folds_that_all_have(add,
     assert table.title == "Ensemble: own, folds 1"
     found = {row[0].text: row[1].text for row in table.rows}
     assert found == {"A, seed 1": "66.67", "B, seed 1": "33.33", "all of them": "100.00"}
-    assert "told more" not in table.note
+    assert "speaker-normalised" not in table.note
 
 
-def test_a_member_that_is_told_more_is_named(add, tmp_path):
+def test_a_speaker_normalised_member_is_named(add, tmp_path):
     add("A", 1, ONE)
-    add("B", 1, OTHER, told_speakers=True)
-    assert "B: told more than others" in ensemble_table(read_experiments(tmp_path)).note
+    add("B", 1, OTHER, speaker_normalization="features")
+    assert "B: speaker-normalised" in ensemble_table(read_experiments(tmp_path)).note
 
 
 def test_what_cannot_be_averaged_is_refused(add, tmp_path):

@@ -14,10 +14,12 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from ser_plugins import load
+from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.commands import main
 from ser_plugins.errors import InputError
-from ser_plugins.inference import adapt
-from ser_plugins.inference.onnx import FOURIER, export, quantise
+from ser_plugins.inference import onnx as onnx_export
+from ser_plugins.inference import speaker_statistics
+from ser_plugins.inference.onnx import FOURIER, convert, export, quantise
 from ser_plugins.model_folder.saving import save_model_folder
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 
@@ -26,34 +28,42 @@ LABELS = ["neutral", "fröhlich", "sad", "angry"]
 SPECTROGRAM = """
 audio_normalizer: !new:ser_plugins.SpeechNormalizer
     vad: none
-compute_features: !new:ser_plugins.Spectrogram
+compute_features: !new:ser_plugins.{features}
     log: true
-    win_length: {win_length}
 mean_var_norm: !new:ser_plugins.SpectrogramNorm
-    axis: {axis}
+    {norm}
 embedding_model: !new:ser_plugins.UtteranceEncoder
     backbone: !new:ser_plugins.SEResNet34
+        n_bins: {n_bins}
         channels: [4, 4, 8, 8]
         blocks: [1, 1, 1, 1]
     pooling: !new:ser_plugins.GhostVLAD
         input_size: 8
         clusters: 4
     embedding_size: 12
+    speaker_normalization: {speaker}
 classifier: !new:ser_plugins.{classifier}
 """
 SOFTMAX = "SoftmaxClassifier\n    input_size: 12\n    n_classes: 4"
+PLAIN = {"features": "Spectrogram", "n_bins": 257, "norm": "axis: utterance", "speaker": "none", "classifier": SOFTMAX}
+# Each kind of feature, normalisation and classifier once: an export takes seconds.
 KINDS = {
-    "softmax": SPECTROGRAM.format(win_length=32.0, axis="utterance", classifier=SOFTMAX),
-    "svm": SPECTROGRAM.format(win_length=32.0, axis="bin", classifier="SVMClassifier\n    n_classes: 4"),
-    "speakers": SPECTROGRAM.format(
-        win_length=25.0, axis="frame", classifier="MarginClassifier\n    input_size: 12\n    n_classes: 4"
-    ),
+    "mel, svm": {
+        "features": "MelSpectrogram\n    n_mels: 64",
+        "n_bins": 64,
+        "classifier": "SVMClassifier\n    n_classes: 4",
+    },
+    "short windows, margin": {
+        "features": "Spectrogram\n    win_length: 25.0",
+        "norm": "axis: frame",
+        "classifier": "MarginClassifier\n    input_size: 12\n    n_classes: 4",
+    },
+    "speaker, softmax": {
+        "norm": "speaker_normalization: features+embeddings",
+        "speaker": "features+embeddings",
+    },
 }
-KINDS["mel"] = (
-    KINDS["softmax"]
-    .replace("ser_plugins.Spectrogram", "ser_plugins.MelSpectrogram\n    n_mels: 64", 1)
-    .replace("SEResNet34", "SEResNet34\n        n_bins: 64")
-)
+YAMLS = {name: SPECTROGRAM.format(**{**PLAIN, **kind}) for name, kind in KINDS.items()}
 
 
 def write(folder, yaml):
@@ -87,49 +97,61 @@ def speech(*counts):
     return torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True), torch.tensor(counts) / max(counts), wavs
 
 
-@pytest.fixture(scope="module", params=KINDS)
+class Exported:
+    """A model folder exported by the command line, with statistics of a speaker where its model uses them."""
+
+    def __init__(self, root, yaml):
+        self.folder, self.path, self.speaker = write(root / "model", yaml), root / "new" / "model.onnx", None
+        self.model = load(self.folder)
+        words = ["export", str(self.folder), "--onnx", str(self.path)]
+        if "features+embeddings" in yaml:
+            recordings = [root / f"{number}.wav" for number in range(3)]
+            for path, wav in zip(recordings, speech(16000, 12000, 9000)[2], strict=True):
+                soundfile.write(path, wav / 4, 16000)
+            self.speaker = speaker_statistics(self.model, recordings)
+            words += ["--speaker", *map(str, recordings)]
+        main(words)
+
+    def embed(self, *batch):
+        return self.model.encode_batch(*batch, speaker=self.speaker)
+
+
+@pytest.fixture(scope="module", params=YAMLS)
 def exported(request, tmp_path_factory):
-    """A model, and its files as the command line writes them."""
-    root = tmp_path_factory.mktemp(request.param)
-    folder, files = write(root / "model", KINDS[request.param]), root / "new"
-    main(["export", str(folder), "--onnx", str(files / "model.onnx"), "--int8", str(files / "int8.onnx")])
-    assert sorted(path.name for path in files.iterdir()) == ["int8.onnx", "model.onnx"]
-    return load(folder), files / "model.onnx"
+    return Exported(tmp_path_factory.mktemp("exported"), YAMLS[request.param])
 
 
 @pytest.mark.parametrize(
     "counts", [(1600,), (48000,), (16000, 16000), (31337, 1600, 20001), (40000, 39999, 39841, 8000)]
 )
-def test_it_answers_as_the_model_does(exported, counts):
-    model, path = exported
+def test_it_computes_what_the_model_does(exported, counts):
     wavs, lengths, _ = speech(*counts)
-    embeddings, scores = ask(open_session(path), wavs, lengths)
-    expected = model.encode_batch(wavs, lengths)
-    assert embeddings.shape == expected.shape and embeddings.abs().max() > 0.2
+    embeddings, scores = ask(open_session(exported.path), wavs, lengths)
+    expected = exported.embed(wavs, lengths)
+    assert embeddings.shape == expected.shape and embeddings.abs().max() > 0.05
     torch.testing.assert_close(embeddings, expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(scores, model.classify_batch(wavs, lengths)[0], atol=1e-4, rtol=0)
+    classified = exported.model.classify_batch(wavs, lengths, speaker=exported.speaker)[0]
+    torch.testing.assert_close(scores, classified, atol=1e-4, rtol=0)
 
 
 def test_padding_changes_nothing(exported):
-    session, (wavs, lengths, alone) = open_session(exported[1]), speech(31337, 1600, 20001, 15999)
+    session, (wavs, lengths, alone) = open_session(exported.path), speech(31337, 1600, 20001, 15999)
     for row, wav in zip(ask(session, wavs, lengths)[0], alone, strict=True):
         torch.testing.assert_close(row, ask(session, wav[None], torch.ones(1))[0][0], atol=2e-5, rtol=0)
 
 
-def test_what_lies_beyond_a_length_is_not_heard(exported):
-    model, path = exported
+def test_samples_beyond_a_length_have_no_effect(exported):
     wavs, lengths = torch.rand(2, 16000) - 0.5, torch.tensor([0.37, 1.0])
-    torch.testing.assert_close(
-        ask(open_session(path), wavs, lengths)[0], model.encode_batch(wavs, lengths), atol=1e-4, rtol=0
-    )
+    found = ask(open_session(exported.path), wavs, lengths)[0]
+    torch.testing.assert_close(found, exported.embed(wavs, lengths), atol=1e-4, rtol=0)
 
 
-def test_it_says_what_it_is(exported):
-    model, path = exported
-    session = open_session(path)
+def test_its_metadata_describe_the_model(exported):
+    session = open_session(exported.path)
     about = session.get_modelmeta().custom_metadata_map
+    assert about["speaker_statistics"] == ("true" if exported.speaker else "false")
     assert json.loads(about["labels"]) == LABELS and about["sample_rate"] == "16000"
-    assert about["checksum"] == model.checksum and len(about["checksum"]) == 64
+    assert about["checksum"] == exported.model.checksum and len(about["checksum"]) == 64
     assert json.loads(about["audio_normalizer"]) == {"sample_rate": 16000, "vad": "none"}
     shapes = {one.name: one.shape for one in (*session.get_inputs(), *session.get_outputs())}
     assert shapes == {
@@ -138,32 +160,27 @@ def test_it_says_what_it_is(exported):
         "embeddings": ["batch", 1, 12],
         "log_probabilities": ["batch", 4],
     }
-    assert not re.search(rb"site-packages|ser_plugins/", path.read_bytes())
+    assert not re.search(rb"site-packages|ser_plugins/", exported.path.read_bytes())
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_a_file_for_one_speaker_hears_as_the_model_does(tmp_path, caplog, centred):
-    spoken = [tmp_path / f"{number}.wav" for number in range(3)]
-    for path, wav in zip(spoken, speech(16000, 12000, 9000)[2], strict=True):
-        soundfile.write(path, wav / 4, 16000)
-    yaml = KINDS["softmax"].replace("axis: utterance", "axis: speaker")
-    yaml = yaml.replace("embedding_size: 12", f"embedding_size: 12\n    speaker_centred: {centred}")
-    folder = write(tmp_path / "model", yaml)
-    model, (wavs, lengths, _) = load(folder), speech(31337, 20001)
-    for path, words in ((tmp_path / "any.onnx", []), (tmp_path / "ann.onnx", ["--speaker", *map(str, spoken)])):
-        caplog.clear()
-        main(["export", str(folder), "--onnx", str(path), *words])
-        assert ("give --speaker" in caplog.text) == (not words)
-        session = open_session(path)
-        assert session.get_modelmeta().custom_metadata_map["told_speaker"] == ("true" if words else "false")
-        if words:
-            adapt(model, spoken)
-        torch.testing.assert_close(ask(session, wavs, lengths)[0], model.encode_batch(wavs, lengths), atol=1e-4, rtol=0)
+@pytest.mark.parametrize("settings", [{"axis": "bin"}, {"speaker_normalization": "features"}])
+def test_other_normalisations_are_computed_alike(tmp_path, settings):
+    norm, feats = SpectrogramNorm(**settings), Spectrogram(log=True)(speech(16000, 4000)[0])
+    proto = convert(norm, (feats,), {"feats": ("batch", "frames")}, ("normalised",))
+    (found,) = open_session(proto.SerializeToString()).run(None, {"feats": feats.numpy()})
+    np.testing.assert_allclose(found, norm(feats).numpy(), atol=1e-4)
+
+
+def test_a_model_with_speaker_normalisation_asks_for_the_speaker(tmp_path, monkeypatch, caplog):
+    folder = write(tmp_path / "model", YAMLS["speaker, softmax"])
+    monkeypatch.setattr(onnx_export, "convert", lambda network, *_: onnx.ModelProto())
+    export(folder, tmp_path / "model.onnx")
+    assert "give --speaker" in caplog.text
 
 
 def test_eight_bits_come_close(exported):
-    path = exported[1]
-    int8 = path.with_name("int8.onnx")
+    path, int8 = exported.path, exported.path.with_name("int8.onnx")
+    quantise(path, int8)
     session, (wavs, lengths, _) = open_session(int8), speech(31337, 16000, 20001)
     found, exact = ask(session, wavs, lengths)[0], ask(open_session(path), wavs, lengths)[0]
     assert torch.cosine_similarity(found, exact, dim=2).min() > 0.97
@@ -196,7 +213,7 @@ classifier: !new:ser_plugins.SoftmaxClassifier [12, 4]
 
 
 @pytest.mark.parametrize(("yaml", "front"), [(HANDMADE, "CepstralFeatures"), (SSL, "SSLBackbone")])
-def test_what_cannot_be_exported_is_told(yaml, front, tmp_path):
+def test_features_that_cannot_be_exported_are_named(yaml, front, tmp_path):
     folder = write(tmp_path / "model", yaml)
     with pytest.raises(InputError, match=rf"{front}, .*; give") as caught:
         export(folder, tmp_path / "model.onnx")
@@ -204,8 +221,8 @@ def test_what_cannot_be_exported_is_told(yaml, front, tmp_path):
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_a_missing_package_is_told(tmp_path, monkeypatch):
-    folder = write(tmp_path / "model", KINDS["softmax"])
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    folder = write(tmp_path / "model", YAMLS["mel, svm"])
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"pip install \"ser-plugins\[onnx\]\"$"):
         export(folder, tmp_path / "model.onnx")
@@ -216,11 +233,14 @@ def test_a_missing_package_is_told(tmp_path, monkeypatch):
 
 def test_the_snippet_of_the_docs_runs(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.onnx").write_bytes(exported[1].read_bytes())
+    (tmp_path / "model.onnx").write_bytes(exported.path.read_bytes())
     tone = np.sin(np.arange(44100) / 20) * np.random.default_rng(0).uniform(0.1, 0.3, 44100)
     soundfile.write("utterance.wav", tone, 44100)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8"), re.DOTALL)
     names = {}
     for block in blocks:
         exec(block, names)
-    assert capsys.readouterr().out.split()[0] == exported[0].classify_file("utterance.wav")[3][0]
+    assert (
+        capsys.readouterr().out.split()[0]
+        == exported.model.classify_file("utterance.wav", speaker=exported.speaker)[3][0]
+    )

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 from ser_plugins import load
+from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import load_audio, stream_audio
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
@@ -39,7 +41,7 @@ def test_windows_are_where_they_say_they_are(tmp_path, seconds, window, hop, rat
     assert len(found) == 1 or found[-2].end < seconds  # no window is of what was there before
 
 
-def test_each_window_is_told_as_a_file_of_its_own(model, tmp_path):
+def test_each_window_is_predicted_as_a_file_of_its_own(model, tmp_path):
     samples = noise(tmp_path / "long.wav", 8.3, 22050)
     frame = timeline(model, tmp_path / "long.wav", window=2, hop=0.7)
     assert list(frame.columns) == ["path", "start", "end", "emotion", *LABELS]
@@ -77,14 +79,14 @@ def test_digital_silence_is_silent_without_a_detector(model, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"window": 0.01}, {"hop": 0}, {"hop": float("nan")}, {"labels": ["glad"]}])
-def test_what_cannot_be_used_is_told(model, tmp_path, options):
+def test_options_that_cannot_be_used_are_refused(model, tmp_path, options):
     noise(tmp_path / "long.wav", 4)
     with pytest.raises(InputError):
         timeline(model, tmp_path / "long.wav", **options)
 
 
 @pytest.mark.parametrize("samples", [0, 500])
-def test_a_recording_that_is_too_short_is_told(model, tmp_path, samples):
+def test_a_recording_that_is_too_short_is_refused(model, tmp_path, samples):
     soundfile.write(tmp_path / "short.wav", np.ones(samples), 16000)
     with pytest.raises(InputError, match=r"short\.wav: .* too short"):
         timeline(model, tmp_path / "short.wav")
@@ -115,3 +117,9 @@ def test_a_figure_is_drawn_of_any_labels(tmp_path):
         svg = (tmp_path / "talk.svg").read_text()
         assert "a$x_$.wav" in svg and "silence" in svg and svg.count("<!-- speaker") == 8
         assert (tmp_path / "talk.png").stat().st_size > 5000
+
+
+def test_a_window_whose_output_is_not_finite_is_an_error(model, tmp_path):
+    noise(tmp_path / "long.wav", 4)
+    with pytest.raises(InputError, match=r"long\.wav, window at 0\.00 s: the output of the model is not finite"):
+        timeline(model, tmp_path / "long.wav", speaker=SpeakerStatistics(embedding=torch.full((12,), torch.nan)))

@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from ser_plugins import load
+from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
 from ser_plugins.inference import batches, embed, files, predict
@@ -22,10 +23,9 @@ def good(frame):
     return frame[frame["error"].isna()]
 
 
-@pytest.mark.parametrize("jobs", [0, 2])
-@pytest.mark.parametrize("piece", [1, 5, 256])
-def test_embeddings_are_those_of_each_file_alone(model, clips, monkeypatch, jobs, piece):
-    monkeypatch.setattr(batches, "WINDOW_FILES", piece)
+@pytest.mark.parametrize(("jobs", "chunk"), [(0, 1), (2, 5), (0, 256)])
+def test_embeddings_are_those_of_each_file_alone(model, clips, monkeypatch, jobs, chunk):
+    monkeypatch.setattr(batches, "CHUNK_FILES", chunk)
     frame = embed(model, clips, jobs=jobs)
     assert list(frame.columns) == ["path", "seconds", "embedding", "error"]
     assert list(frame["path"]) == find_files([clips])
@@ -51,15 +51,13 @@ def test_a_subset_of_the_labels_is_all_there_is(model, clips):
     assert list(frame["emotion"]) == list(expected.idxmax(axis=1))
 
 
-def test_an_unknown_label_is_told_with_those_known(model, clips):
-    with pytest.raises(InputError, match=r"no label 'glad'; it knows neutral, happy, sad$"):
+def test_an_unknown_label_is_an_error_that_lists_the_known_ones(model, clips):
+    with pytest.raises(InputError, match=r"no label 'glad'; it has neutral, happy, sad$"):
         predict(model, clips, labels=["happy", "glad"])
 
 
 def test_speech_found_together_is_that_of_each_alone(tmp_path, write_model, caplog):
     """Silero over many signals at once, of a model whose labels are speakers."""
-    import soundfile
-
     model = load(write_model(tmp_path / "model", "s3", vad="silero", labels=["ann", "bob"], polarity={}), device="cpu")
     rng = np.random.default_rng(0)
     for number in range(6):
@@ -71,7 +69,7 @@ def test_speech_found_together_is_that_of_each_alone(tmp_path, write_model, capl
     for row in frame.itertuples():
         np.testing.assert_allclose(row.embedding, model.encode_file(row.path)[0, 0], atol=1e-5)
     predict(model, tmp_path / "0.wav")
-    assert "are no emotions" in caplog.text
+    assert "are not known emotions" in caplog.text
 
 
 def test_files_are_found_once_and_in_order(tmp_path, monkeypatch):
@@ -90,7 +88,10 @@ def test_files_are_found_once_and_in_order(tmp_path, monkeypatch):
     assert find_files(["*/*.wav", "c/odd.raw"]) == ["b/2.wav", "c/3.wav", "c/odd.raw"]
     (tmp_path / "[x].wav").touch()
     assert find_files(["[x].wav"]) == ["[x].wav"]
-    assert find_files(["gone [1].wav", "c/3.wav"]) == ["gone [1].wav", "c/3.wav"]  # reading it will tell
+    assert find_files(["gone [1].wav", "c/3.wav"]) == [
+        "gone [1].wav",
+        "c/3.wav",
+    ]  # reading them fails later
     (tmp_path / "none").mkdir()
     for path in ("none", "*.ogg"):
         with pytest.raises(InputError, match=r"^no (sound )?file"):
@@ -99,17 +100,17 @@ def test_files_are_found_once_and_in_order(tmp_path, monkeypatch):
 
 def test_batches_hold_little_padding():
     seconds = np.random.default_rng(0).exponential(4, 500).tolist()
-    found = batches.pack(seconds, 60, 16)
+    found = batches.make_batches(seconds, 60, 16)
     assert sorted(row for batch in found for row in batch) == list(range(500))
     padded = [len(batch) * max(seconds[row] for row in batch) for batch in found]
     assert all(total <= 60 or len(batch) == 1 for batch, total in zip(found, padded, strict=True))
     assert sum(padded) < 1.2 * sum(seconds)
-    pieces = list(batches.windows(seconds))
+    pieces = list(batches.make_chunks(seconds))
     assert [row for piece in pieces for row in piece] == list(range(500))
     assert max(len(piece) for piece in pieces) <= 256
 
 
-def test_a_file_that_is_too_long_is_told(model, clips, monkeypatch):
+def test_a_file_that_is_too_long_is_a_row_with_an_error(model, clips, monkeypatch):
     monkeypatch.setattr(files, "MAX_SECONDS", 0.5)
     frame = predict(model, clips)
     long = frame[frame["seconds"] > 0.5]
@@ -139,3 +140,34 @@ def test_random_numbers_of_the_caller_stay(model, clips):
     state = torch.get_rng_state()
     embed(model, clips, jobs=1)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "speaker",
+    [SpeakerStatistics(embedding=torch.full((12,), torch.nan)), SpeakerStatistics(embedding=torch.full((12,), -3e38))],
+    ids=["not a number", "too large to classify"],
+)
+def test_an_output_that_is_not_finite_is_a_row_with_an_error(model, clips, speaker):
+    """The second one overflows in the sum of the classifier, as extreme samples do."""
+    paths = sorted(clips.glob("clip*.WAV"))[:2]
+    frame = predict(model, [*paths, clips / "empty.wav"], speaker=speaker)
+    assert frame[["emotion", "probability", *LABELS]].isna().all(axis=None)
+    for row, path in enumerate(paths):
+        assert frame["error"][row].startswith(f"{path}: the output of the model is not finite; check")
+    assert "empty.wav" in frame["error"][2]
+
+
+def test_one_file_that_is_not_finite_leaves_the_others(model, tmp_path, monkeypatch):
+    for name, level in (("a", 0.1), ("b", 0.2), ("c", 0.3)):
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, level, 8000), 16000)
+    expected = embed(model, tmp_path)
+    plain = batches.embed
+
+    def spoiled(modules, wavs, *more):
+        embeddings = plain(modules, wavs, *more)
+        return embeddings.masked_fill((wavs.std(1) > 0.25)[:, None, None], torch.inf)
+
+    monkeypatch.setattr(batches, "embed", spoiled)
+    found = embed(model, tmp_path)
+    np.testing.assert_array_equal(np.stack(found["embedding"][:2]), np.stack(expected["embedding"][:2]))
+    assert found["embedding"][2] is None and "not finite" in found["error"][2]

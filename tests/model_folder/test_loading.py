@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 import shutil
 import socket
 from contextlib import contextmanager
@@ -21,10 +22,11 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from ser_plugins import SSLBackbone, configuration, load
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.description import CLASSES, build, describe
-from ser_plugins.model_folder.reference import compare, respond
+from ser_plugins.model_folder.reference import compare_outputs, reference_output, reference_waveform
 from ser_plugins.model_folder.saving import SECTIONS, inference_yaml, save_model_folder
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
+README = HPARAMS.parent / "README.md"
 LABELS = ["neutral", "happy", "it's sad", "fröhlich", "4"]
 STRATEGIES = ["s1", "s5", "s5_thin", "kumar", "bhavan", "ghaleb", "issa", "ssl"]
 
@@ -36,7 +38,7 @@ def folder(tmp_path_factory, write_model):
 
 @pytest.fixture
 def copy(folder, tmp_path):
-    """A copy of a folder that may be spoiled."""
+    """A copy of a folder that a test may damage."""
     shutil.copytree(folder, tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -77,7 +79,7 @@ def test_it_is_the_model_of_the_stock_interface(strategy, tmp_path, write_ssl, w
     changes = {"ssl_source": str(write_ssl(tmp_path / "source"))} if strategy == "ssl" else {}
     folder = write_model(tmp_path / "model", strategy, labels=LABELS, **changes)
     stock = EncoderClassifier.from_hparams(source=str(folder), savedir=str(tmp_path / "fetched"))
-    compare(respond(stock.mods), json.loads((folder / "reference.json").read_text()))
+    compare_outputs(reference_output(stock.mods), json.loads((folder / "reference.json").read_text()))
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -120,7 +122,7 @@ def test_every_recipe_can_be_described(name):
 def test_a_class_of_ones_own_is_kept_for_the_stock_interface(tmp_path, caplog):
     tree = configuration.resolve(configuration.read(HPARAMS / "s1.yaml"))
     tree["mean_var_norm"] = YAML().load("!new:torch.nn.ReLU")
-    yaml, model = inference_yaml(tree, HPARAMS / "inference.yaml"), torch.nn.Linear(2, 2)
+    yaml, model = inference_yaml(tree), torch.nn.Linear(2, 2)
     save_model_folder(tmp_path / "model", yaml, model, model, LABELS)
     assert "torch.nn.ReLU" in caplog.text and "from_hparams" in caplog.text
     assert not (tmp_path / "model" / "model.safetensors").exists()
@@ -134,7 +136,7 @@ def test_altered_weights_are_refused(copy):
     altered = data[:-1] + bytes([data[-1] ^ 1])
     for spoiled in (altered, data[:-8], data + b"\0", b""):
         file.write_bytes(spoiled)
-        with pytest.raises(InputError, match=r"model\.safetensors is not the file that config\.json was written with"):
+        with pytest.raises(InputError, match=r"model\.safetensors does not have the checksum in config\.json"):
             load(copy)
 
 
@@ -146,7 +148,7 @@ def test_a_missing_file_is_named(copy, name):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"speechbrain_interface": "EncoderClassifier"}', "[" * 100000])
-def test_a_config_that_tells_nothing_is_refused(copy, text):
+def test_a_config_without_modules_is_refused(copy, text):
     (copy / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json (is not valid JSON|describes no modules)") as caught:
         load(copy)
@@ -158,12 +160,12 @@ def test_a_config_that_tells_nothing_is_refused(copy, text):
 def test_an_unknown_class_is_refused(copy, monkeypatch, section, name):
     change(copy, lambda config: config["modules"].update({section: {"class": name, "arguments": ["touch x"]}}))
     monkeypatch.chdir(copy)
-    with pytest.raises(InputError, match=r"config\.json: class .* is none that ser_plugins\.load builds") as caught:
+    with pytest.raises(InputError, match=r"config\.json: class .* is not one that ser_plugins\.load builds") as caught:
         load(copy)
     assert not (copy / "x").exists() and "\n" not in str(caught.value)
 
 
-def test_what_does_not_fit_together_is_refused(copy):
+def test_modules_and_weights_that_do_not_fit_are_refused(copy):
     def spoil(config):
         config["modules"]["embedding_model"]["arguments"]["embedding_size"] = 13
 
@@ -176,7 +178,7 @@ def test_what_does_not_fit_together_is_refused(copy):
     ):
         before = (copy / "config.json").read_text()
         change(copy, edit)
-        with pytest.raises(InputError, match=r"config\.json and model\.safetensors make no model \(") as caught:
+        with pytest.raises(InputError, match=r"config\.json and model\.safetensors do not make a model \(") as caught:
             load(copy)
         assert "\n" not in str(caught.value)
         (copy / "config.json").write_text(before)
@@ -190,7 +192,7 @@ def test_weights_must_be_all_and_no_more(copy):
         save_file(weights, file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         change(copy, lambda config, digest=digest: config.update(sha256={"model.safetensors": digest}))
-        with pytest.raises(InputError, match="make no model"):
+        with pytest.raises(InputError, match="do not make a model"):
             load(copy)
 
 
@@ -228,17 +230,17 @@ def test_a_folder_has_no_revisions(folder):
 
 
 @pytest.mark.parametrize("source", ["nowhere", "./user/name", "user/name/more", "/user/name"])
-def test_what_is_neither_folder_nor_hub_id_is_told_without_a_network(source, isolated):
+def test_a_source_that_is_neither_folder_nor_hub_id_needs_no_network(source, isolated):
     with pytest.raises(InputError, match="give a folder or a Hub id"):
         load(source)
 
 
-def test_a_hub_that_does_not_answer_is_told(monkeypatch):
+def test_a_hub_that_does_not_answer_is_one_line(monkeypatch):
     def snapshot_download(*_, **__):
         raise OSError("no network\nat all")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(InputError, match=r"no folder user/name, and the Hub does not give it either: no network$"):
+    with pytest.raises(InputError, match=r"no folder user/name, and it cannot be downloaded from the Hub: no network$"):
         load("user/name")
 
 
@@ -250,6 +252,58 @@ def test_the_checksum_is_that_of_the_model(folder, copy, tmp_path, write_model):
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
-def test_a_device_that_is_not_there_is_told(folder, device):
+def test_a_missing_device_is_named(folder, device):
     with pytest.raises(InputError, match=f"no device {device}; give cpu"):
         load(folder, device=device)
+
+
+@torch.no_grad()
+def test_two_models_loaded_one_after_the_other_are_two(folder, tmp_path, write_model, monkeypatch):
+    """By the lines of README and the pages, in one working folder."""
+    other = write_model(tmp_path / "other", "s3", seed=2, labels=["a", "b"], polarity={})
+    monkeypatch.chdir(tmp_path)
+    pages = [README, *(README.parent / "docs" / name for name in ("index.md", "recipes.md"))]
+    loading = {line for page in pages for line in re.findall(r"^model = EncoderClassifier.*$", page.read_text(), re.M)}
+    assert loading
+    for line in loading:
+        for source in (folder, other, folder):
+            names = {"EncoderClassifier": EncoderClassifier}
+            exec(re.sub(r'source="[^"]*"', f'source="{source}"', line), names)
+            expected = json.loads((source / "reference.json").read_text())["embedding"]
+            found = names["model"].encode_batch(reference_waveform()).flatten()
+            torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_the_stock_interface_does_not_warn_and_scales_embeddings(folder, monkeypatch):
+    from speechbrain.dataio import encoder
+
+    monkeypatch.setattr(encoder.logger, "warning_once", pytest.fail)  # "expect_len was never called"
+    model, wavs = EncoderClassifier.from_hparams(source=str(folder)), torch.randn(2, 8000)
+    assert len(model.classify_batch(wavs)[3]) == 2
+    raw = model.encode_batch(wavs)
+    torch.testing.assert_close(model.encode_batch(wavs, normalize=True), raw / raw.norm(dim=-1, keepdim=True))
+
+
+def test_our_interface_scales_embeddings_of_any_folder(folder):
+    wavs = torch.randn(2, 8000)
+    model = load(folder)
+    raw, scaled = model.encode_batch(wavs), model.encode_batch(wavs, normalize=True)
+    torch.testing.assert_close(scaled, raw / raw.norm(dim=-1, keepdim=True))
+
+
+@pytest.mark.parametrize("level", [1e38, float("nan")])
+def test_an_embedding_that_is_not_finite_is_an_error(folder, level):
+    wavs = torch.zeros(1, 8000)
+    wavs[0, 4000] = level
+    with pytest.raises(InputError, match="an embedding is not finite; check the waveforms for extreme values"):
+        load(folder).classify_batch(wavs)
+
+
+def test_silent_files_are_refused_by_name(folder, tmp_path):
+    samples = np.random.default_rng(0).normal(0, 0.1, 8000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 16000)
+    soundfile.write(tmp_path / "cancelling.wav", np.stack([samples, -samples], 1), 16000)
+    for name in ("silent.wav", "cancelling.wav"):
+        with pytest.raises(InputError, match=rf"{name}: it is silent; record it again"):
+            load(folder).classify_file(tmp_path / name)

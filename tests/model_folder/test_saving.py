@@ -10,7 +10,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins import configuration
-from ser_plugins.model_folder import saving as hub
+from ser_plugins.model_folder import saving
 from ser_plugins.model_folder.saving import save_model_folder
 
 LABELS = ["neutral", "no", "it's sad", "sehr fröhlich", "4"]
@@ -85,6 +85,7 @@ def test_folder_holds_seven_files_without_pickled_code(exported):
     assert sorted(configuration.read(folder / "hyperparams.yaml")) == [
         *sections,
         "mean_var_norm",
+        "mean_var_norm_emb",
         "modules",
         "pretrainer",
     ]
@@ -101,8 +102,15 @@ def test_a_folder_is_replaced_with_all_that_it_holds(tmp_path, tiny_model):
 
 
 @pytest.mark.parametrize("present", [True, False])
-@pytest.mark.parametrize("step", ["first weights", "second weights", "labels", "last move"])
-@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("step", "failure"),
+    [
+        ("first weights", OSError),
+        ("second weights", KeyboardInterrupt),
+        ("labels", OSError),
+        ("last move", KeyboardInterrupt),
+    ],
+)
 def test_a_failure_at_any_step_leaves_the_folder_as_it_was(tmp_path, monkeypatch, tiny_model, present, step, failure):
     built, yaml = tiny_model("s1", labels=LABELS)
     folder = tmp_path / "run" / "model"
@@ -123,12 +131,12 @@ def test_a_failure_at_any_step_leaves_the_folder_as_it_was(tmp_path, monkeypatch
 
     if step.endswith("weights"):
         name = "embedding_model.ckpt" if step.startswith("first") else "classifier.ckpt"
-        monkeypatch.setattr(hub.torch, "save", failing(torch.save, fails_on(name)))
+        monkeypatch.setattr(saving.torch, "save", failing(torch.save, fails_on(name)))
     elif step == "labels":
         monkeypatch.setattr(CategoricalEncoder, "save", failing(CategoricalEncoder.save, lambda args: True))
     else:
         moves = failing(os.replace, lambda args: (Path(args[0]) / "config.json").is_file())
-        monkeypatch.setattr(hub.os, "replace", moves)
+        monkeypatch.setattr(saving.os, "replace", moves)
     with pytest.raises(failure):
         save(folder, built, yaml)
     assert os.listdir(tmp_path / "run") == (["model"] if present else [])

@@ -1,25 +1,39 @@
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
-from ser_plugins.corpora.synthetic import Demo
-from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.emotions import run
+from ser_plugins.corpora import Synthetic
+from ser_plugins.training import EncoderBrain
 from ser_plugins.training.recipe import Recipe
 
-HPARAMS = Path(__file__).parents[2] / "hparams"
-TINY = {"channels": "[8, 8, 16, 16]", "descriptor_size": 16, "embedding_size": 32, "crop_seconds": 0.4}
-SHORT = {"vad": "none", "number_of_epochs": 2, "speaker_epochs": 1, **TINY}
+ROOT = Path(__file__).parents[2]
+HPARAMS = ROOT / "hparams"
+TINY = {"channels": "[8, 8, 16, 16]", "embedding_size": 32, "crop_seconds": 0.4}
+SHORT = {"vad": "none", "number_of_epochs": 2, "pretrained_encoder": "none", **TINY}
+
+
+def load_recipe(name: str) -> ModuleType:
+    """Import a script of recipes/."""
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / "recipes" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
-def audio(tmp_path_factory) -> Path:
-    """A folder with the audio of the demo corpus and, later, the cache."""
-    folder = tmp_path_factory.mktemp("audio")
-    Demo(str(folder / "demo")).read()
+def audio(tmp_path_factory, worker_id) -> Path:
+    """A folder with the audio of the built-in corpus and, later, the cache, shared by all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "audio"
+    with FileLock(f"{folder}.lock"):
+        Synthetic(str(folder / "synthetic")).read()
     return folder
 
 
@@ -28,7 +42,7 @@ def arguments(audio) -> Callable[..., list[str]]:
     """Command lines of seconds: a strategy, and what differs from the shortest run."""
 
     def make(strategy: str, output: Path, **changes: object) -> list[str]:
-        folders = {"data_folder": audio / "demo", "cache_folder": audio / "cache", "output_folder": output}
+        folders = {"data_folder": audio / "synthetic", "cache_folder": audio / "cache", "output_folder": output}
         keys = {k: v for k, v in {**folders, **SHORT, **changes}.items() if v is not None}
         return [str(HPARAMS / f"{strategy}.yaml"), *(part for k, v in keys.items() for part in (f"--{k}", str(v)))]
 
@@ -36,9 +50,21 @@ def arguments(audio) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def train(arguments) -> Callable[..., Path]:
+def pretrain() -> ModuleType:
+    """recipes/pretrain.py as a module."""
+    return load_recipe("pretrain")
+
+
+@pytest.fixture(scope="session")
+def train_recipe() -> Callable[[Recipe], Path]:
+    """What recipes/train.py runs."""
+    return load_recipe("train").run  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def train(arguments, train_recipe) -> Callable[..., Path]:
     def make(strategy: str, output: Path, **changes: object) -> Path:
-        return run(Recipe.from_arguments(arguments(strategy, output, **changes)))
+        return train_recipe(Recipe.from_arguments(arguments(strategy, output, **changes)))
 
     return make
 
@@ -56,7 +82,7 @@ def runs(train, tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def run_killed(monkeypatch) -> Callable[..., Path]:
-    """Run to the end, but break off before a step, of all that are taken, and begin again.
+    """Interrupt a run before a step, and run it again to its end.
 
     Checkpoints are written after each step, and with ``ckpt_interval_steps=0`` after an epoch.
     """
@@ -82,13 +108,13 @@ def run_killed(monkeypatch) -> Callable[..., Path]:
 
 @pytest.fixture
 def table(audio, tmp_path) -> pd.DataFrame:
-    """Two speakers and two emotions of the demo corpus: a table, written to ``tmp_path / "own.csv"``."""
+    """Two speakers and two emotions of the built-in corpus: a table, written to ``tmp_path / "own.csv"``."""
     rows = []
     for speaker in range(1, 7):
         for emotion in ("happy", "sad"):
             for take in (1, 2):
                 name = f"speaker{speaker:02d}-{emotion}-{take}.wav"
-                source = next((audio / "demo").rglob(name))
+                source = next((audio / "synthetic").rglob(name))
                 shutil.copy(source, tmp_path / name)
                 rows.append({"path": name, "emotion": emotion, "speaker": f"{speaker:02d}"})
     frame = pd.DataFrame(rows)

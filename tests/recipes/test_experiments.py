@@ -27,7 +27,7 @@ def options(arguments, tmp_path):
     return arguments("s1", tmp_path / "out", number_of_epochs=1)[1:]
 
 
-def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_path):
+def test_table2_trains_what_is_missing_and_resumes_past_failures(options, tmp_path):
     words = ("table2", "--strategies", "s1,s3", "--folds", "2", *options)
     none = experiments(*words, "--pretrained_encoder", "./nowhere")
     assert none.returncode == 1 and none.stderr.strip().splitlines()[-1].startswith(
@@ -35,16 +35,16 @@ def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_pa
     )
     assert not list(tmp_path.rglob("metrics.json"))
 
-    begun = tmp_path / "out" / "S3" / "demo" / "1" / "fold2" / "hyperparams.yaml"
+    begun = tmp_path / "out" / "S3" / "synthetic" / "1" / "fold2" / "hyperparams.yaml"
     (begun.parent / "save" / "CKPT+1").mkdir(parents=True)
     begun.write_text("lr: 7")
     first = experiments(*words, "--pretrained_encoder", "none")
     assert first.returncode == 1
     told, cause = first.stderr.strip().splitlines()[-2:]
     assert told.startswith("error: 1 of the runs failed") and cause.endswith("fold2.log")
-    assert "S3/demo/1/fold2 was begun with other hyper-parameters (lr is another); delete it" in cause
+    assert "S3/demo/1/fold2 holds a run of other hyper-parameters (lr differs); delete it" in cause
     begun.unlink()
-    done = tmp_path / "out" / "S1" / "demo" / "1" / "fold2" / "metrics.json"
+    done = tmp_path / "out" / "S1" / "synthetic" / "1" / "fold2" / "metrics.json"
     before = done.stat().st_mtime_ns
 
     second = experiments(*words, "--pretrained_encoder", "none")
@@ -59,18 +59,23 @@ def test_table2_trains_what_is_missing_and_goes_on_past_failures(options, tmp_pa
     assert (tmp_path / "out" / "table2.md").read_text() in second.stdout
 
     other = experiments(*words, "--pretrained_encoder", "none", "--lr", "0.1")
-    assert other.returncode == 1 and "S1/demo/1/fold2 was begun with other hyper-parameters (lr is" in other.stderr
+    assert other.returncode == 1 and "S1/demo/1/fold2 holds a run of other hyper-parameters (lr is" in other.stderr
 
     sweep = experiments("sweep", "clusters=4,6", "--strategy", "s1", "--fold", "2", "--jobs", "2", *options)
     assert sweep.returncode == 0, sweep.stderr
     for value in (4, 6):
-        fold = tmp_path / "out" / "sweeps" / "clusters" / str(value) / "S1" / "demo" / "1" / "fold2"
+        fold = tmp_path / "out" / "sweeps" / "clusters" / str(value) / "S1" / "synthetic" / "1" / "fold2"
         assert f"\nclusters: {value}\n" in (fold / "hyperparams.yaml").read_text()
 
     report = experiments("report", tmp_path / "out")
     assert report.returncode == 0 and "Sweep of clusters" in (tmp_path / "out" / "report.html").read_text()
     assert {path.name for path in (tmp_path / "out" / "figures").glob("*.png")} == {
-        *("confusion-S1-demo-1.png", "confusion-S3-demo-1.png", "tsne-demo-1.png", "sweep-clusters-demo.png")
+        *(
+            "confusion-S1-synthetic-1.png",
+            "confusion-S3-synthetic-1.png",
+            "tsne-synthetic-1.png",
+            "sweep-clusters-synthetic.png",
+        )
     }
 
 
@@ -79,28 +84,28 @@ def test_table3_trains_competitors_under_the_same_folds(options, tmp_path):
     assert result.returncode == 0, result.stderr
     [row] = json.loads((tmp_path / "out" / "table3.json").read_text())
     assert row["strategy"] == "Bhavan" and row["n_actors"] == 2
-    folds = [tmp_path / "out" / name / "demo" / "1" / "folds.csv" for name in ("Bhavan", "S1")]
+    folds = [tmp_path / "out" / name / "synthetic" / "1" / "folds.csv" for name in ("Bhavan", "S1")]
     assert folds[0].read_bytes() == folds[1].read_bytes()
     assert (tmp_path / "out" / "table3.md").read_text() in result.stdout
 
     shutil.rmtree(tmp_path / "out" / "Bhavan")
-    begun = tmp_path / "out" / "Bhavan" / "demo" / "1" / "fold2" / "hyperparams.yaml"
+    begun = tmp_path / "out" / "Bhavan" / "synthetic" / "1" / "fold2" / "hyperparams.yaml"
     (begun.parent / "save" / "CKPT+1").mkdir(parents=True)
     begun.write_text("lr: 7")
     failed = experiments("table3", "--strategies", "bhavan", "--folds", "2", *options)  # S1 is none of Table 3
-    assert failed.returncode == 1 and "begun with other hyper-parameters (lr is another)" in failed.stderr
+    assert failed.returncode == 1 and "holds a run of other hyper-parameters (lr differs)" in failed.stderr
 
 
 def test_what_is_finished_is_not_planned(options, tmp_path):
     hparams = [ROOT / "hparams" / f"{name}.yaml" for name in ("s1", "s5")]
-    finished = tmp_path / "S5" / "demo" / "3" / "fold2" / "metrics.json"
+    finished = tmp_path / "S5" / "synthetic" / "3" / "fold2" / "metrics.json"
     finished.parent.mkdir(parents=True)
     finished.touch()
     keys = [*options[: options.index("--output_folder")], "--vad", "none", "--seed", "3"]
     jobs = plan(hparams, "1,2", keys, tmp_path)
     assert [(job.folder, job.fold) for job in jobs] == [
-        *((tmp_path / "S1" / "demo" / "3", fold) for fold in (1, 2)),
-        (tmp_path / "S5" / "demo" / "3", 1),
+        *((tmp_path / "S1" / "synthetic" / "3", fold) for fold in (1, 2)),
+        (tmp_path / "S5" / "synthetic" / "3", 1),
     ]
     assert jobs[-1].arguments[:3] == [str(hparams[1]), "--output_folder", str(jobs[-1].folder)]
     assert jobs[-1].arguments[-2:] == ["--fold", "1"]
@@ -185,9 +190,9 @@ def test_ended_from_outside_it_ends_what_it_runs(tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["sweep", "clusters=few", "--corpus", "demo"], "clusters=few: give a key and numbers"),
-        (["sweep", "clusters=4,inf", "--corpus", "demo"], "clusters=4,inf: give a key and numbers"),
-        (["sweep", "=4", "--corpus", "demo"], "=4: give a key and numbers"),
+        (["sweep", "clusters=few", "--corpus", "synthetic"], "clusters=few: give a key and numbers"),
+        (["sweep", "clusters=4,inf", "--corpus", "synthetic"], "clusters=4,inf: give a key and numbers"),
+        (["sweep", "=4", "--corpus", "synthetic"], "=4: give a key and numbers"),
         (["figures", "results", "--fold", "1"], "unknown arguments: --fold 1"),
         (["report", "nowhere"], "error: nowhere holds no finished fold; give the folder of the results"),
         (["table2", "--strategies", "s9"], "error: cannot read hparams/s9.yaml"),

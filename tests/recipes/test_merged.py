@@ -1,4 +1,4 @@
-"""A run on RAVDESS and CREMA-D together, from clips of the demo corpus under their names."""
+"""A run on RAVDESS and CREMA-D together, from clips of the built-in corpus under their names."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ from sklearn.metrics import f1_score
 
 from ser_plugins.corpora import cremad, ravdess
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.results import read_experiments
 from ser_plugins.experiments.published import measure
+from ser_plugins.experiments.runs import read_experiments
 
 LABELS = {"ravdess": list(ravdess.EMOTIONS), "cremad": list(cremad.CODES.values())}
 
@@ -26,7 +26,7 @@ def results(audio, train, tmp_path_factory):
         for take, (name, stems) in enumerate(clips.items(), start=1):
             (root / name).mkdir(exist_ok=True)
             for stem, emotion in stems.items():
-                source = next((audio / "demo").rglob(f"speaker{actor:02d}-{emotion}-{take}.wav"))
+                source = next((audio / "synthetic").rglob(f"speaker{actor:02d}-{emotion}-{take}.wav"))
                 shutil.copy(source, root / name / f"{stem}.wav")
     folders = {"data_folder": None, **{f"{name}_folder": root / name for name in LABELS}}
     options = {"corpus": "both", "allow_incomplete": "true", "pretrained_encoder": "none", "n_folds": 3}

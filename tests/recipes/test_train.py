@@ -17,8 +17,9 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins.errors import InputError
+from ser_plugins.model_folder.lineage import read_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT
-from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training import EncoderBrain
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
@@ -44,9 +45,9 @@ def start(arguments: list[str], output: Path) -> subprocess.Popen:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_strategy_leaves_what_it_should(runs, strategy):
     fold = runs(strategy)
-    assert {path.name for path in fold.iterdir()} - {"speakers"} == OUTPUTS
+    assert {path.name for path in fold.iterdir()} == OUTPUTS
     metrics, table = metrics_of(fold), predictions_of(fold)
-    assert (metrics["strategy"], metrics["corpus"], metrics["fold"]) == (strategy.upper(), "demo", 1)
+    assert (metrics["strategy"], metrics["corpus"], metrics["fold"]) == (strategy.upper(), "synthetic", 1)
     assert metrics["synthetic"] and metrics["labels"] == EMOTIONS
     assert (metrics["n_train"], metrics["n_valid"], metrics["n_test"]) == (16 * 24, 2 * 24, 2 * 24)
     right = [row.emotion == row.predicted for row in table.itertuples()]
@@ -66,7 +67,7 @@ def test_embeddings_of_the_test_part_are_those_of_the_exported_model(runs, audio
     assert kept["id"].tolist() == predictions_of(fold).id.tolist() and kept["embedding"].shape == (48, 32)
     model = EncoderClassifier.from_hparams(source=str(fold / "model"), savedir=str(tmp_path))
     for name, embedding in list(zip(kept["id"], kept["embedding"], strict=True))[::11]:
-        path = next((audio / "demo").rglob(f"{name.removeprefix('synthetic-')}.wav"))
+        path = next((audio / "synthetic").rglob(f"{name.removeprefix('synthetic-')}.wav"))
         found = model.encode_batch(model.load_audio(str(path), savedir=str(tmp_path))[None]).squeeze()
         np.testing.assert_allclose(found, embedding, atol=1e-4)
 
@@ -79,13 +80,13 @@ def test_a_run_tells_its_command_and_its_commit(runs):
 
 
 def test_no_speaker_of_the_other_parts_is_trained_on(train, tmp_path, monkeypatch):
-    original, heard = EncoderBrain.embed, set()
+    original, heard = EncoderBrain.fit_batch, set()
 
-    def embed(brain, batch, augmented=False):
-        heard.update(batch.id if augmented else ())
-        return original(brain, batch, augmented)
+    def fit_batch(brain, batch):
+        heard.update(batch.id)
+        return original(brain, batch)
 
-    monkeypatch.setattr(EncoderBrain, "embed", embed)
+    monkeypatch.setattr(EncoderBrain, "fit_batch", fit_batch)
     fold = train("s2", tmp_path / "out", number_of_epochs=1) / "fold1"
     folds = pd.read_csv(fold.parent / "folds.csv", index_col="id")
     assert set(folds.loc[list(heard), "block"]) == set(range(3, 11))
@@ -94,24 +95,25 @@ def test_no_speaker_of_the_other_parts_is_trained_on(train, tmp_path, monkeypatc
     assert name == "folds.csv" and digest == hashlib.sha256((fold.parent / "folds.csv").read_bytes()).hexdigest()
 
 
-def test_pre_training_is_told(runs):
-    assert metrics_of(runs("s1"))["pretrained_encoder"] == "none"
-    s3 = metrics_of(runs("s3"))
-    assert s3["pretrained_encoder"] == "speakers of the training part"
-    assert s3["transferred"]["matched"] > 100 and not s3["transferred"]["missing"] + s3["transferred"]["shape"]
-
-
-def test_first_weights_of_the_same_fold(runs, train, tmp_path):
+def test_an_encoder_of_the_same_fold_is_fine_tuned(runs, train, tmp_path):
+    assert metrics_of(runs("s1"))["pretrained_encoder"] is None
     given = runs("s3").parent / "fold{fold}" / "model"
     fold = train("s5", tmp_path / "out", pretrained_encoder=given, number_of_epochs=1) / "fold1"
-    assert metrics_of(fold)["pretrained_encoder"] == str(runs("s3") / "model")
+    metrics = metrics_of(fold)
+    assert metrics["pretrained_encoder"] == str(runs("s3") / "model")
+    assert metrics["transferred"]["matched"] > 100
+    assert not metrics["transferred"]["missing"] + metrics["transferred"]["shape"]
+    lineage = read_lineage(fold / "model" / CHECKPOINT)
+    assert [(one.strategy, one.fold) for one in lineage] == [("S3", 1), ("S5", 1)]
+    assert [one.run_id for one in lineage] == [metrics_of(runs("s3"))["run_id"], metrics["run_id"]]
+    assert lineage[0].sha256 == hashlib.sha256((runs("s3") / "model" / CHECKPOINT).read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(("fold", "blocks"), [(2, [3]), (5, [5, 6]), (10, [10])])
-def test_first_weights_that_know_the_test_actors_are_refused(runs, train, tmp_path, fold, blocks):
+def test_an_encoder_that_heard_the_test_actors_is_refused(runs, train, tmp_path, fold, blocks):
     folds = pd.read_csv(runs("s3").parent / "folds.csv")  # fold 1 trains on blocks 3 to 10
     known = int(folds["block"].isin(blocks).sum())
-    with pytest.raises(InputError, match=rf"trained on {known} utterances .*; give that of the same fold, .*fold{{"):
+    with pytest.raises(InputError, match=rf"speakers of {known} utterances .*; give that of the same fold, .*fold{{"):
         train("s3", tmp_path / "out", fold=fold, pretrained_encoder=runs("s3") / "model")
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -120,7 +122,7 @@ def test_first_weights_that_know_the_test_actors_are_refused(runs, train, tmp_pa
 def test_exported_model_decides_as_the_run_did_in_a_new_process(runs, audio, tmp_path, strategy):
     fold = runs(strategy)
     table = predictions_of(fold)[::7]
-    paths = [str(next((audio / "demo").rglob(f"{name.removeprefix('synthetic-')}.wav"))) for name in table.id]
+    paths = [str(next((audio / "synthetic").rglob(f"{name.removeprefix('synthetic-')}.wav"))) for name in table.id]
     script = (
         "import json, sys\n"
         "from speechbrain.inference.classifiers import EncoderClassifier\n"
@@ -168,7 +170,7 @@ def test_other_hyper_parameters_do_not_continue_a_run(runs, train, finished):
     if not finished:
         (fold / "metrics.json").rename(fold / "kept")
     try:
-        with pytest.raises(InputError, match=r"was begun with other hyper-parameters \(lr is another\)"):
+        with pytest.raises(InputError, match=r"holds a run of other hyper-parameters \(lr differs\)"):
             train("s2", fold.parent, lr=0.01)
     finally:
         if not finished:
@@ -176,15 +178,14 @@ def test_other_hyper_parameters_do_not_continue_a_run(runs, train, finished):
     assert (fold / "hyperparams.yaml").read_text() == before
 
 
-def test_where_files_lie_is_no_hyper_parameter(runs, train, tmp_path):
-    """Nor are first weights where none are taken."""
+def test_a_run_may_be_finished_from_other_folders(runs, train, tmp_path):
     (tmp_path / "again").symlink_to(runs("s1").parent)
-    train("s1", tmp_path / "again", cache_folder=tmp_path, pretrained_encoder="nowhere")
+    train("s1", tmp_path / "again", cache_folder=tmp_path)
 
 
 def test_what_cannot_be_built_leaves_no_run_behind(train, tmp_path):
     with pytest.raises(InputError, match="cannot be built"):
-        train("s1", tmp_path / "out", channels="[4, 8]", descriptor_size=8)
+        train("s1", tmp_path / "out", channels="[4, 8]")
     assert not (tmp_path / "out" / "fold1").exists()
 
 
@@ -195,18 +196,16 @@ def test_folds_of_another_division_are_not_mixed_in(runs, train):
     assert (runs("s1").parent / "folds.csv").read_bytes() == before
 
 
-def test_an_encoder_that_is_given_as_a_file_is_taken_as_it_is(runs, train, tmp_path, caplog):
-    """However its path is written: with the spectrograms of another normalisation, its folder is refused."""
+def test_an_encoder_of_other_features_is_refused(runs, train, tmp_path, caplog):
     folder = runs("s2") / "model"
-    with pytest.raises(InputError, match="give the file itself, not its folder"):
-        train("s2", tmp_path / "out", pretrained_encoder=folder, norm_axis="bin")
-    file = f"{folder}//{CHECKPOINT}"
-    fold = train("s2", tmp_path / "out", pretrained_encoder=file, norm_axis="bin", number_of_epochs=1) / "fold1"
+    with pytest.raises(InputError, match=r"was trained with compute_features .*, and this run has"):
+        train("s2", tmp_path / "out", pretrained_encoder=folder, log_magnitude=False)
+    fold = train("s2", tmp_path / "out", pretrained_encoder=folder, norm_axis="bin", number_of_epochs=1) / "fold1"
     assert metrics_of(fold)["transferred"]["shape"] == 0
-    assert "was trained with mean_var_norm" in caplog.text and "the file is given, and taken" in caplog.text
+    assert "was trained with mean_var_norm" in caplog.text
 
 
-def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):
+def test_killed_in_the_middle_of_an_epoch_it_resumes(arguments, tmp_path):
     words = arguments("s1", tmp_path, number_of_epochs=3, ema_decay=0.9, ckpt_interval_minutes=0, ckpt_interval_steps=5)
     log = tmp_path / "fold1" / "train_log.txt"
     first = start(words, tmp_path / "first")
@@ -228,7 +227,7 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on(arguments, tmp_path):
     assert f"results: {tmp_path}" in out and "synthetic" in out
 
 
-SPEAKER_STEPS, STEPS = 11, 12  # an epoch of either stage on the built-in corpus
+STEPS = 12  # an epoch on the built-in corpus
 AUGMENTER = "!new:speechbrain.augment.augmenter.Augmenter\n  augmentations:\n    - !new:speechbrain.augment.{}"
 AUGMENTED = {
     "wav_augment": AUGMENTER.format("time_domain.SpeedPerturb\n        orig_freq: 16000"),
@@ -239,10 +238,9 @@ AUGMENTED = {
 @pytest.mark.parametrize(
     "strategy, step, changes",
     [
-        pytest.param("s5", 4, AUGMENTED, id="among speakers"),
-        pytest.param("s5", SPEAKER_STEPS + STEPS + 5, AUGMENTED, id="in an epoch"),
-        pytest.param("s5", SPEAKER_STEPS + STEPS + 5, {"ckpt_interval_steps": 0}, id="after an epoch's checkpoint"),
-        pytest.param("s8", SPEAKER_STEPS + STEPS + 5, AUGMENTED, id="centred"),
+        pytest.param("s5", STEPS + 5, AUGMENTED, id="in an epoch"),
+        pytest.param("s5", STEPS + 5, {"ckpt_interval_steps": 0}, id="after an epoch's checkpoint"),
+        pytest.param("s8", STEPS + 5, AUGMENTED, id="centred"),
         pytest.param("s1", STEPS + 5, {}, id="not augmented"),
     ],
 )
@@ -280,7 +278,7 @@ def test_a_fold_that_was_begun_keeps_its_division(train, table, tmp_path):
         train("s1", tmp_path / "out", n_bins=80, **own)
     divided = (tmp_path / "out" / "folds.csv").read_bytes()
     table.assign(speaker=table["speaker"].replace({"01": "07"})).to_csv(tmp_path / "own.csv", index=False)
-    with pytest.raises(InputError, match="as n_bins says"):  # it came to nothing, and is begun anew
+    with pytest.raises(InputError, match="as n_bins says"):  # without a checkpoint, it may be replaced
         train("s1", tmp_path / "out", n_bins=80, **own)
     assert (tmp_path / "out" / "folds.csv").read_bytes() != divided
     (tmp_path / "out" / "folds.csv").write_bytes(divided)

@@ -1,8 +1,8 @@
-"""The published weights of Xie et al., ICASSP 2019, in Keras' format, as those of an `UtteranceEncoder`.
+"""Convert published weights of other projects to the folder of a pre-trained encoder.
 
-``weights.h5`` of https://github.com/WeidiXie/VGG-Speaker-Recognition, a speaker encoder trained on VoxCeleb2: a thin
-ResNet-34 with GhostVLAD. The original embedding is the ReLU of the one here: `UtteranceEncoder` leaves that to what
-follows, as `SoftmaxClassifier` does.
+Xie et al., ICASSP 2019: ``weights.h5`` of https://github.com/WeidiXie/VGG-Speaker-Recognition, in Keras' format, is a
+speaker encoder trained on VoxCeleb2: a thin ResNet-34 with GhostVLAD. Its embedding is the ReLU of that of
+`UtteranceEncoder`, which leaves the ReLU to the classifier.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ URL = "https://github.com/WeidiXie/VGG-Speaker-Recognition"
 PUBLISHED = "369d34b9d1e1558bcf4894ad89a380747e99eb74"
 NOTE = "source.yaml"
 REMEDY = f"give the weights.h5 of {URL}"
-BANDS = 7  # of the frequency axis, where the trunk ends
+BANDS = 7  # frequency bands at the end of the trunk
 BLOCKS = [f"conv{stage}_{letter}" for stage, letters in enumerate(("ab", "abc", "abc", "abc"), 2) for letter in letters]
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def blob_id(content: bytes) -> str:
-    r"""Name the content of a file as git does.
+    r"""Compute git's object id of the content of a file.
 
     Example
     -------
@@ -46,20 +46,20 @@ def blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def convert(path: Path, folder: Path) -> bool:
-    """Convert ``weights.h5`` to a folder that ``--pretrained_encoder`` takes.
+def convert_vgg(path: Path, folder: Path) -> bool:
+    """Convert ``weights.h5`` of Xie et al. to a folder for ``--pretrained_encoder``.
 
     Parameters
     ----------
     path : pathlib.Path
         Keras' file, of ``save_weights`` or of ``save``.
     folder : pathlib.Path
-        Where ``embedding_model.ckpt`` is written, and ``source.yaml``, which says what it is made from.
+        The folder to write: ``embedding_model.ckpt``, and ``source.yaml`` with its source and licence.
 
     Returns
     -------
     bool
-        Whether the file is the published one.
+        Whether the file is the published one, by its git object id.
 
     Raises
     ------
@@ -70,18 +70,18 @@ def convert(path: Path, folder: Path) -> bool:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}); {REMEDY}") from error
-    encoder = make_encoder(read_arrays(content, str(path)), str(path))
+    encoder = vgg_encoder(read_arrays(content, str(path)), str(path))
     weights = io.BytesIO()
     torch.save(encoder.state_dict(), weights)
-    found = blob_id(content)
-    genuine = found == PUBLISHED
+    blob = blob_id(content)
+    genuine = blob == PUBLISHED
     about = {
-        "source": URL if genuine else f"not the published file of {URL}; who made it is unknown",
+        "source": URL if genuine else f"not the published file of {URL}; its author is unknown",
         "authors": "W. Xie, A. Nagrani, J. S. Chung, A. Zisserman (ICASSP 2019)" if genuine else "unknown",
         "licence": "CC BY 4.0, https://creativecommons.org/licenses/by/4.0/" if genuine else "unknown",
         "changes": "converted from Keras to PyTorch; centres of ghost clusters, which reach no output, left out",
         "file": path.name,
-        "git_blob": found,
+        "git_blob": blob,
         "genuine": genuine,
     }
     atomic_write(folder / CHECKPOINT, weights.getvalue())
@@ -98,7 +98,7 @@ def read_arrays(content: bytes, origin: str) -> Arrays:
     arrays: Arrays = {}
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            root = file.get("model_weights", file)  # of a whole model; weights alone have no such group
+            root = file.get("model_weights", file)  # `save` writes this group, `save_weights` does not
             for layer in map(_text, root.attrs["layer_names"]):
                 group = root[layer]
                 for name in map(_text, group.attrs["weight_names"]):
@@ -107,7 +107,7 @@ def read_arrays(content: bytes, origin: str) -> Arrays:
                         arrays[f"{layer}/{variable}"] = np.asarray(group[name])
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{origin} is not a whole file of Keras' weights ({reason}); {REMEDY}") from error
+        raise InputError(f"{origin} is not a complete file of Keras' weights ({reason}); {REMEDY}") from error
     return arrays
 
 
@@ -116,25 +116,25 @@ def _text(name: str | bytes) -> str:
 
 
 @torch.no_grad()
-def make_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> UtteranceEncoder:
-    """Make the encoder of these arrays, each of which is used.
+def vgg_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> UtteranceEncoder:
+    """Make the encoder of the arrays of Xie et al.
 
     Parameters
     ----------
     arrays : mapping
-        As of `read_arrays`.
+        Arrays as `read_arrays` returns them; each is used.
     origin : str
-        Where they are from, for messages.
+        Name of the file, for error messages.
 
     Returns
     -------
     UtteranceEncoder
-        In evaluation it is the original up to the last ReLU.
+        In evaluation mode it computes what the original does before its last ReLU.
 
     Raises
     ------
     InputError
-        If an array is missing, unknown, of another shape or no numbers.
+        If an array is missing, unknown, of another shape, or not of floats.
     """
     rest = dict(arrays)
 
@@ -180,7 +180,7 @@ def make_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> Utt
     centres = take("gvlad_pool/centers", pooling.clusters + pooling.ghost_clusters, pooling.projection.out_features)
     pooling.centres.copy_(centres[: pooling.clusters])  # the ghosts are the last ones
     encoder.embedding.weight.copy_(take("fc6/kernel", *encoder.embedding.weight.T.shape).T)
-    # A normalisation by mean 0 and deviation 1 adds its bias and nothing else, until training moves it.
+    # With mean 0 and deviation 1 the normalisation only adds its bias, until training changes them.
     assert encoder.norm.running_var is not None
     encoder.norm.running_var.fill_(1 - encoder.norm.eps)
     encoder.norm.bias.copy_(take("fc6/bias", encoder.norm.num_features))

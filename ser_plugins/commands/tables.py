@@ -1,0 +1,115 @@
+"""What the commands on audio files share: reading their arguments, and printing or writing the table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from ser_plugins.audio.speaker import SpeakerStatistics
+from ser_plugins.errors import InputError, disk_full_told
+from ser_plugins.inference.files import find_files
+from ser_plugins.inference.speaker import statistics_or_warning, statistics_values
+from ser_plugins.inference.table import PartialTable, identity_of
+from ser_plugins.inference.utterances import Output, table_chunks
+from ser_plugins.memory import keep_memory
+from ser_plugins.model_folder.loading import UtteranceClassifier, load
+
+logger = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """A model, the files that it runs on, and statistics of their speaker."""
+
+    model: UtteranceClassifier
+    files: list[str]
+    speaker: SpeakerStatistics | None
+
+
+def prepare(given: argparse.Namespace) -> Job:
+    """Find the files, load the model, and measure the speaker."""
+    paths = [line for path in given.paths for line in (sys.stdin.read().splitlines() if path == "-" else [path])]
+    files = find_files(path for path in paths if path)
+    if not files:
+        raise InputError("no path is given; give files, folders or patterns")
+    model = load(given.model, given.revision, given.device)
+    return Job(model, files, statistics_or_warning(model, given.speaker))
+
+
+def split_labels(labels: str | None) -> list[str] | None:
+    """Split the value of ``--labels``."""
+    return None if labels is None else [label.strip() for label in labels.split(",")]
+
+
+def run_files(given: argparse.Namespace, job: Job, output: Output, shown: list[str], settings: Iterable[Any]) -> None:
+    """Print the columns ``shown`` of a table with one row per file, or write the table."""
+    keep_memory()
+
+    def chunks(skip: int) -> Iterator[pa.RecordBatch]:
+        return table_chunks(job.model, job.files, output, given.jobs, given.batch_seconds, job.speaker, skip)
+
+    if given.output is None:
+        print_table(job, pa.Table.from_batches(chunks(0), output.schema).to_pandas()[shown])
+    else:
+        write_table(given, job, output.schema, lambda part: chunks(part.chunks), [*settings, given.batch_seconds])
+
+
+def check_batches(given: argparse.Namespace) -> None:
+    """Raise an `InputError` unless the options of reading and batching can be used."""
+    if given.jobs < 0 or given.batch_seconds <= 0:
+        raise InputError("give --batch_seconds above 0, and --jobs of 0 (no other process) or more")
+
+
+def print_table(job: Job, table: pd.DataFrame) -> None:
+    """Print a table, and report the files that could not be used."""
+    errors = table["error"].dropna().tolist()
+    shown = table if errors else table.drop(columns="error")
+    print(shown.to_string(index=False, na_rep="", float_format="{:.3f}".format))
+    report_errors(len(job.files), errors)
+
+
+def write_table(
+    given: argparse.Namespace,
+    job: Job,
+    schema: pa.Schema,
+    chunks: Callable[[PartialTable], Iterator[pa.RecordBatch]],
+    settings: Iterable[Any],
+) -> None:
+    """Write a table chunk by chunk, after the chunks of an interrupted run.
+
+    Parameters
+    ----------
+    given : argparse.Namespace
+        The arguments, of which ``output`` is the table.
+    job : Job
+        The model and the files.
+    schema : pyarrow.Schema
+        Columns of the table.
+    chunks : callable
+        Yields the chunks that are missing in a `PartialTable`.
+    settings : iterable
+        Whatever else the table depends on, as plain JSON.
+    """
+    model = job.model
+    identity = [model.checksum, model.device, model.audio_normalizer.settings(), statistics_values(job.speaker)]
+    with disk_full_told(given.output.parent):
+        part = PartialTable(given.output, schema, identity_of([*identity, *settings], job.files))
+        for chunk in chunks(part):
+            part.append(chunk)
+        errors = [error for chunk in part.read() for error in chunk.column("error").to_pylist() if error]
+        part.finish()
+    print(given.output)
+    report_errors(len(job.files), errors)
+
+
+def report_errors(files: int, errors: list[str]) -> None:
+    """Log how many files could not be used; raise an `InputError` if none could."""
+    if len(errors) == files:
+        raise InputError(f"none of {files} files could be used; the first: {errors[0]}")
+    if errors:
+        logger.warning("%d of %d files could not be used; the column error says why", len(errors), files)
