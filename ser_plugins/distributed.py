@@ -19,9 +19,22 @@ def total(value: Tensor) -> Tensor:
     return value if rank_and_size()[1] == 1 else all_reduce(value)  # type: ignore[no-untyped-call]
 
 
-def gather(value: Tensor) -> Tensor:
-    """Concatenate the rows [B, ...] of all processes, B of each its own; gradients pass to where each row is from."""
-    size = rank_and_size()[1]
+def gather(value: Tensor, own_first: bool = False) -> Tensor:
+    """Concatenate the rows [B, ...] of all processes; gradients pass to the process that each row is from.
+
+    Parameters
+    ----------
+    value : torch.Tensor
+        [B, ...]; B may differ between processes.
+    own_first : bool
+        Put the rows of this process before those of the others, instead of all in the order of the ranks.
+
+    Returns
+    -------
+    torch.Tensor
+        [sum of B, ...].
+    """
+    rank, size = rank_and_size()
     if size == 1:
         return value
     own = torch.tensor(len(value), device=value.device)
@@ -30,4 +43,5 @@ def gather(value: Tensor) -> Tensor:
     # What is gathered must have one shape.
     padded = torch.cat([value, value.new_zeros(int(max(counts)) - len(value), *value.shape[1:])])
     gathered = all_gather(padded)  # type: ignore[no-untyped-call]
-    return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])
+    rows = [part[:count] for part, count in zip(gathered, counts, strict=True)]
+    return torch.cat([rows.pop(rank), *rows] if own_first else rows)

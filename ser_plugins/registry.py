@@ -1,4 +1,4 @@
-"""The classes of each kind of plugin: the tests of their contract and safe loading go through these."""
+"""The classes of each kind of plugin, by name: the tests of their contract and safe loading go through these."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.thin_resnet import ThinResNet34
 
-MODELS: tuple[type[nn.Module], ...] = (FeatureCNN, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder)
-POOLINGS: tuple[type[nn.Module], ...] = (GhostVLAD, MeanPooling, ProjectedGhostVLAD)
-LOSSES: tuple[type[nn.Module], ...] = (
-    EmotionConstrainedTripletLoss,
-    GradedTripletLoss,
-    SmoothedCrossEntropy,
-    TripletLoss,
-)
+
+def _by_name(*classes: type[nn.Module]) -> dict[str, type[nn.Module]]:
+    return {one.__name__: one for one in classes}
+
+
+MODELS = _by_name(FeatureCNN, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder)
+POOLINGS = _by_name(GhostVLAD, MeanPooling, ProjectedGhostVLAD)
+LOSSES = _by_name(EmotionConstrainedTripletLoss, GradedTripletLoss, SmoothedCrossEntropy, TripletLoss)

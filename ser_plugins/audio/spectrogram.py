@@ -13,7 +13,7 @@ from ser_plugins.lengths import count_frames, frame_mask
 
 
 class Spectrogram(nn.Module):
-    """Magnitude spectrogram: Hamming window of 32 ms, step 10 ms, 512-point FFT, 257 bins.
+    """Logarithmic magnitude spectrogram: Hamming window of 32 ms, step 10 ms, 512-point FFT, 257 bins.
 
     Mocanu, Tapu and Zaharia, Sensors 2021, section 3.1. Frames are centred; the border is padded with zeros, so that a
     clip padded with zeros in a batch has the same frames as alone. Frames centred after the last non-zero sample are
@@ -30,7 +30,8 @@ class Spectrogram(nn.Module):
     n_fft : int
         Points of the FFT; the spectrogram has ``n_fft // 2 + 1`` bins.
     log : bool
-        Compress the magnitude m to ``log(1 + m / floor)``: the logarithm, shifted so that silence is 0.
+        Compress the magnitude m to ``log(1 + m / floor)``: the logarithm, shifted so that silence is 0. False gives
+        the magnitude itself.
     floor : float
         Magnitude below which the compression turns linear.
     window : {"hamming", "hann"}
@@ -51,7 +52,7 @@ class Spectrogram(nn.Module):
         win_length: float = 32.0,
         hop_length: float = 10.0,
         n_fft: int = 512,
-        log: bool = False,
+        log: bool = True,
         floor: float = 1e-3,
         window: Literal["hamming", "hann"] = "hamming",
     ) -> None:
@@ -77,7 +78,7 @@ class Spectrogram(nn.Module):
         Returns
         -------
         torch.Tensor
-            Magnitudes, [B, T // hop + 1, n_fft // 2 + 1].
+            [B, T // hop + 1, n_fft // 2 + 1], not negative.
         """
         if wavs.dim() != 2:
             raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")

@@ -125,7 +125,7 @@ def analyse(
 
 def spectrogram_figure(speech: Tensor) -> Figure:
     """Draw the spectrogram of speech, samples [T] at 16 kHz."""
-    decibels = 20 * Spectrogram()(speech[None])[0].clamp(min=1e-5).log10()
+    decibels = 20 * Spectrogram(log=False)(speech[None])[0].clamp(min=1e-5).log10()
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 2.6), layout="constrained")
         axes = figure.subplots()

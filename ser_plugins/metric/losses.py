@@ -11,8 +11,8 @@ from torch.nn import functional
 from ser_plugins.distributed import gather
 from ser_plugins.errors import InputError
 from ser_plugins.metric.distance import pairwise_distances
-from ser_plugins.metric.mining import semi_hard
-from ser_plugins.metric.wheel import emotion_distances, polarity_ids
+from ser_plugins.metric.mining import Triplets, as_triplets, semi_hard
+from ser_plugins.metric.wheel import Labels, are_names, emotion_distances, label_names, polarity_ids
 
 
 class MetricLoss(nn.Module):
@@ -35,7 +35,11 @@ class MetricLoss(nn.Module):
         self.statistics: dict[str, float | torch.Tensor] = {}
 
     def forward(
-        self, embeddings: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor | None = None
+        self,
+        embeddings: torch.Tensor,
+        labels: torch.Tensor,
+        lengths: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        indices_tuple: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Compute the loss of a mini-batch.
 
@@ -46,7 +50,12 @@ class MetricLoss(nn.Module):
         labels : torch.Tensor
             [B] or [B, 1], class indices.
         lengths : torch.Tensor, optional
-            Changes nothing; SpeechBrain's recipes give every loss the relative lengths.
+            Changes nothing; SpeechBrain's recipes give every loss the relative lengths. A tuple in this place is taken
+            for ``indices_tuple``, which pytorch-metric-learning gives here.
+        indices_tuple : sequence of torch.Tensor, optional
+            Triplets or pairs that a miner of pytorch-metric-learning chose (see ``as_triplets``); these are trained on
+            instead of semi-hard triplets. Under torch.distributed the indices are of this process's batch, or, as from
+            ``DistributedMinerWrapper``, of this process's batch followed by those of the others.
 
         Returns
         -------
@@ -56,31 +65,52 @@ class MetricLoss(nn.Module):
         Raises
         ------
         InputError
-            The shapes are others, or the labels are not whole numbers.
+            The shapes are others, or a label is no class index.
         """
+        if isinstance(lengths, tuple | list):
+            indices_tuple = lengths
         embeddings, labels = _flatten(embeddings, labels)
+        check_labels(labels, self.class_count())
         if torch.is_grad_enabled():
-            embeddings, labels = gather(embeddings), gather(labels)
+            own_first = indices_tuple is not None
+            embeddings, labels = gather(embeddings, own_first), gather(labels, own_first)
+        triplets = None if indices_tuple is None else as_triplets(indices_tuple, labels.device)
         with torch.autocast(embeddings.device.type, enabled=False):
             exact = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
             self.statistics = {"norm": exact.detach().norm(dim=-1).mean()}
-            loss = self.compute(pairwise_distances(exact, self.squared), labels)
+            loss = self.compute(pairwise_distances(exact, self.squared), labels, triplets)
             # The zero ties a batch without triplets to the graph and lets no NaN hide outside of the triplets.
             return loss + 0 * exact.sum()
 
-    def compute(self, distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss from the distances [B, B] and the class indices [B]."""
+    def class_count(self) -> int | None:
+        """Return the number of classes; None where any class index will do."""
+        return None
+
+    def compute(self, distances: torch.Tensor, labels: torch.Tensor, triplets: Triplets | None) -> torch.Tensor:
+        """Compute the loss from the distances [B, B], the class indices [B] and the triplets of a miner, if any."""
         raise NotImplementedError
 
     def hinge(
-        self, name: str, distances: torch.Tensor, near: torch.Tensor, far: torch.Tensor, margin: float | torch.Tensor
+        self,
+        name: str,
+        distances: torch.Tensor,
+        near: torch.Tensor,
+        far: torch.Tensor,
+        margin: float | torch.Tensor,
+        triplets: Triplets | None = None,
     ) -> torch.Tensor:
-        """Mean of max(0, D(anchor, near) + margin − D(anchor, far)) over the triplets that ``semi_hard`` finds.
+        """Mean of max(0, D(anchor, near) + margin − D(anchor, far)) over triplets.
 
         ``near`` and ``far`` are the masks [B, B] of what may stand in these places, ``margin`` a number, or one for
-        each (anchor, far), [B, B]; no triplet gives zero.
+        each (anchor, far), [B, B]. The triplets are those given that the masks allow; where none are given, those that
+        ``semi_hard`` finds. No triplet gives zero.
         """
-        anchor_ids, near_ids, far_ids = semi_hard(distances, near, far)
+        if triplets is None:
+            anchor_ids, near_ids, far_ids = semi_hard(distances, near, far)
+        else:
+            anchor_ids, near_ids, far_ids = triplets
+            allowed = near[anchor_ids, near_ids] & far[anchor_ids, far_ids]
+            anchor_ids, near_ids, far_ids = anchor_ids[allowed], near_ids[allowed], far_ids[allowed]
         margins = torch.as_tensor(margin, dtype=distances.dtype, device=distances.device).expand_as(distances)
         reach = distances[anchor_ids, near_ids] + margins[anchor_ids, far_ids]
         terms = (reach - distances[anchor_ids, far_ids]).relu()
@@ -99,9 +129,14 @@ class TripletLoss(MetricLoss):
     Arguments
     ---------
     margin : float
-        The paper's α.
+        The paper's α, not negative.
     squared : bool
         Take squared distances, as FaceNet does.
+
+    Raises
+    ------
+    InputError
+        The margin is negative.
 
     Example
     -------
@@ -115,12 +150,12 @@ class TripletLoss(MetricLoss):
 
     def __init__(self, margin: float = 0.1, squared: bool = False) -> None:
         super().__init__(squared)
-        self.margin = margin
+        self.margin = check_margin("margin", margin)
 
-    def compute(self, distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss from the distances [B, B] and the class indices [B]."""
+    def compute(self, distances: torch.Tensor, labels: torch.Tensor, triplets: Triplets | None) -> torch.Tensor:
+        """Compute the loss: triplets of two of one emotion and one of any other."""
         same = labels[:, None] == labels
-        return self.hinge("triplet", distances, _off_diagonal(same), ~same, self.margin)
+        return self.hinge("triplet", distances, _off_diagonal(same), ~same, self.margin, triplets)
 
 
 class EmotionConstrainedTripletLoss(MetricLoss):
@@ -140,23 +175,27 @@ class EmotionConstrainedTripletLoss(MetricLoss):
     among the first. The set of labels decides this: an emotion that has related ones, of which a batch holds none, has
     no triplet in that batch.
 
+    Of a miner's triplets (``indices_tuple``), Eq. 5 takes those whose negative is related, or any for an emotion alone.
+    Eq. 6 forms semi-hard triplets of the miner's negatives: related and other ones of the same anchor.
+
     Arguments
     ---------
-    labels : sequence of str
-        Emotions, in the order of their class indices.
+    labels : sequence of str, path or encoder
+        Emotions, in the order of their class indices; or SpeechBrain's ``CategoricalEncoder``, or the path of the
+        ``label_encoder.txt`` that it wrote, which are read at the first batch.
     polarity : mapping of str to str, optional
         Label to polarity, before the wheel's (see ``polarity_ids``).
     alpha : float
-        Margin between the same and a related emotion; the paper's best, for both corpora.
+        Margin between the same and a related emotion, not negative; the paper's best, for both corpora.
     beta : float
-        Margin between a related and a negative emotion; the same.
+        Margin between a related and a negative emotion, not negative; the same.
     squared : bool
         Take squared distances.
 
     Raises
     ------
     InputError
-        A label has no polarity.
+        A label has no polarity or stands twice, ``polarity`` has what is no label, or a margin is negative.
 
     Example
     -------
@@ -167,34 +206,44 @@ class EmotionConstrainedTripletLoss(MetricLoss):
     ['emotion_active', 'emotion_triplets', 'norm', 'polarity_active', 'polarity_triplets']
     """
 
-    polarity: torch.Tensor
-    has_related: torch.Tensor
+    polarity: torch.Tensor | None
 
     def __init__(
         self,
-        labels: Sequence[str],
+        labels: Labels,
         polarity: Mapping[str, str] | None = None,
         alpha: float = 0.1,
         beta: float = 0.15,
         squared: bool = False,
     ) -> None:
         super().__init__(squared)
-        self.alpha = alpha
-        self.beta = beta
-        ids = polarity_ids(labels, polarity)
-        self.register_buffer("polarity", ids, persistent=False)
-        self.register_buffer("has_related", (ids[:, None] == ids).sum(dim=1) > 1, persistent=False)
+        self.alpha = check_margin("alpha", alpha)
+        self.beta = check_margin("beta", beta)
+        self.labels = labels
+        self.given = polarity
+        self.register_buffer("polarity", polarity_ids(labels, polarity) if are_names(labels) else None, False)
 
-    def compute(self, distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss from the distances [B, B] and the class indices [B]."""
-        # A loss outside of Brain's modules is not moved to the device: the two small tables follow the labels.
-        polarity = self.polarity.to(labels.device)[labels]
-        has_related = self.has_related.to(labels.device)[labels]
+    def class_count(self) -> int:
+        """Return the number of emotions."""
+        if self.polarity is None:
+            self.polarity = polarity_ids(label_names(self.labels), self.given)
+        return len(self.polarity)
+
+    def compute(self, distances: torch.Tensor, labels: torch.Tensor, triplets: Triplets | None) -> torch.Tensor:
+        """Compute the loss: the sum of the two constraints."""
+        assert self.polarity is not None
+        # A loss outside of Brain's modules is not moved to the device: the small table follows the labels.
+        ids = self.polarity.to(labels.device)
+        polarity, has_related = ids[labels], ((ids[:, None] == ids).sum(1) > 1)[labels]
         same = labels[:, None] == labels
         negative = polarity[:, None] != polarity
         related = ~same & ~negative
         beyond_same = torch.where(has_related[:, None], related, negative)
-        emotion = self.hinge("emotion", distances, _off_diagonal(same), beyond_same, self.alpha)
+        emotion = self.hinge("emotion", distances, _off_diagonal(same), beyond_same, self.alpha, triplets)
+        if triplets is not None:
+            mined = torch.zeros_like(same)
+            mined[triplets[0], triplets[2]] = True
+            related, negative = related & mined, negative & mined
         return emotion + self.hinge("polarity", distances, related, negative, self.beta)
 
 
@@ -208,20 +257,20 @@ class GradedTripletLoss(MetricLoss):
 
     Arguments
     ---------
-    labels : sequence of str
-        Emotions, in the order of their class indices.
+    labels : sequence of str, path or encoder
+        As of `EmotionConstrainedTripletLoss`.
     coordinates : mapping of str to (float, float), optional
         Label to valence and arousal, before those of ``COORDINATES``.
     margin : float
-        m, the margin between the two emotions that are farthest apart; by default α + β, what the paper's best values
-        put between an emotion and one of another polarity.
+        m, not negative: the margin between the two emotions that are farthest apart. By default it is α + β, what the
+        paper's best values put between an emotion and one of another polarity.
     squared : bool
         Take squared distances D.
 
     Raises
     ------
     InputError
-        A label has no coordinates.
+        A label has no coordinates or stands twice, or the margin is negative.
 
     Example
     -------
@@ -235,20 +284,30 @@ class GradedTripletLoss(MetricLoss):
 
     def __init__(
         self,
-        labels: Sequence[str],
+        labels: Labels,
         coordinates: Mapping[str, Sequence[float]] | None = None,
         margin: float = 0.25,
         squared: bool = False,
     ) -> None:
         super().__init__(squared)
-        self.margins = margin * emotion_distances(labels, coordinates)
+        self.margin = check_margin("margin", margin)
+        self.labels = labels
+        self.given = coordinates
+        self.distances = emotion_distances(labels, coordinates) if are_names(labels) else None
 
-    def compute(self, distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the loss from the distances [B, B] and the class indices [B]."""
+    def class_count(self) -> int:
+        """Return the number of emotions."""
+        if self.distances is None:
+            self.distances = emotion_distances(label_names(self.labels), self.given)
+        return len(self.distances)
+
+    def compute(self, distances: torch.Tensor, labels: torch.Tensor, triplets: Triplets | None) -> torch.Tensor:
+        """Compute the loss: triplets of two of one emotion and one of any other, each of its own margin."""
+        assert self.distances is not None
         same = labels[:, None] == labels
         # A loss outside of Brain's modules is not moved to the device: the small table follows the distances.
-        margins = self.margins.to(distances)[labels[:, None], labels]
-        return self.hinge("triplet", distances, _off_diagonal(same), ~same, margins)
+        margins = self.margin * self.distances.to(distances)[labels[:, None], labels]
+        return self.hinge("triplet", distances, _off_diagonal(same), ~same, margins, triplets)
 
 
 class SmoothedCrossEntropy(nn.Module):
@@ -301,15 +360,36 @@ class SmoothedCrossEntropy(nn.Module):
             [B] or [B, 1], class indices.
         lengths : torch.Tensor, optional
             Changes nothing; SpeechBrain's recipes give every loss the relative lengths.
+
+        Raises
+        ------
+        InputError
+            A label is no class index, or the prior has another number of classes.
         """
         log_probabilities, labels = log_probabilities.flatten(0, -2), labels.flatten()
         n_classes = log_probabilities.shape[1]
+        check_labels(labels, n_classes)
         if self.prior is not None and len(self.prior) != n_classes:
             raise InputError(f"a prior of {len(self.prior)} classes for {n_classes}; give one share a class")
         prior = log_probabilities.new_full((n_classes,), 1 / n_classes) if self.prior is None else self.prior
         # A loss outside of Brain's modules is not moved to the device: the prior follows the scores.
         spread = -(log_probabilities @ prior.to(log_probabilities)).mean()
         return (1 - self.smoothing) * functional.nll_loss(log_probabilities, labels) + self.smoothing * spread
+
+
+def check_margin(name: str, margin: float) -> float:
+    """Return the margin; InputError where it is negative or no number."""
+    if not margin >= 0:
+        raise InputError(f"{name} is {margin}; give a margin of 0 or more")
+    return margin
+
+
+def check_labels(labels: torch.Tensor, n_classes: int | None) -> None:
+    """Raise InputError, naming the value, where a label [B] is negative or not less than ``n_classes``."""
+    strange = labels[(labels < 0) | (labels >= n_classes)] if n_classes is not None else labels[labels < 0]
+    if len(strange):
+        which = "class indices are 0 or more" if n_classes is None else f"class indices are 0 to {n_classes - 1}"
+        raise InputError(f"label {int(strange[0])} is no class: {which}; leave utterances without a label out")
 
 
 def _off_diagonal(mask: torch.Tensor) -> torch.Tensor:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import torch
+
+from ser_plugins.errors import InputError
+
+Triplets: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @torch.no_grad()
-def semi_hard(
-    distances: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def semi_hard(distances: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> Triplets:
     """Choose the semi-hard far element of each (anchor, near) pair.
 
     It is the closest candidate that lies farther from the anchor than the near element does; where none does, the
@@ -50,3 +55,40 @@ def semi_hard(
     position = torch.searchsorted(candidates, thresholds, right=True).minimum(last)
     anchor, near = (positives & (last >= 0)).nonzero(as_tuple=True)
     return anchor, near, order[anchor, position[anchor, near]]
+
+
+def as_triplets(indices: Sequence[torch.Tensor], device: torch.device) -> Triplets:
+    """Turn the ``indices_tuple`` of a miner of pytorch-metric-learning into triplets, as its own losses do.
+
+    Parameters
+    ----------
+    indices : sequence of torch.Tensor
+        Anchors, positives and negatives of triplets, [N] each; or anchors and positives of pairs, [P] each, and anchors
+        and negatives of others, [Q] each: all triplets that have an anchor in common.
+    device : torch.device
+        Where the triplets are to be.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Indices of anchors, positives and negatives, [N] each.
+
+    Raises
+    ------
+    InputError
+        If these are not three or four tensors.
+
+    Example
+    -------
+    >>> pairs = torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 0]), torch.tensor([2, 3])
+    >>> [index.tolist() for index in as_triplets(pairs, torch.device("cpu"))]
+    [[0, 0], [1, 1], [2, 3]]
+    """
+    if len(indices) not in {3, 4} or not all(isinstance(part, torch.Tensor) for part in indices):
+        raise InputError(f"indices_tuple has {len(indices)} parts; give the three or four tensors that a miner returns")
+    parts = [part.to(device) for part in indices]
+    if len(parts) == 3:
+        return parts[0], parts[1], parts[2]
+    anchors, positives, other_anchors, negatives = parts
+    one, other = torch.where(anchors[:, None] == other_anchors)
+    return anchors[one], positives[one], negatives[other]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import os
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Protocol, TypeAlias, TypeGuard, TypeVar
 
 import torch
 
 from ser_plugins.errors import InputError
 
 Place = TypeVar("Place")
+
+
+class LabelEncoder(Protocol):
+    """What is read of SpeechBrain's ``CategoricalEncoder``."""
+
+    ind2lab: Mapping[int, str]
+
+
+Labels: TypeAlias = "Sequence[str] | str | os.PathLike[str] | LabelEncoder"
 
 WHEEL: dict[str, str] = {
     "sad": "negative",
@@ -115,11 +127,62 @@ def emotion_distances(labels: Sequence[str], coordinates: Mapping[str, Sequence[
     return distances / (largest or 1.0)
 
 
+def are_names(labels: Labels) -> TypeGuard[Sequence[str]]:
+    """True of names; a path or an encoder is read later, for a recipe fills it after it has made its losses."""
+    return not isinstance(labels, str | os.PathLike) and not hasattr(labels, "ind2lab")
+
+
+def label_names(labels: Labels) -> list[str]:
+    """Read the names of the classes, in the order of their indices.
+
+    Parameters
+    ----------
+    labels : sequence of str, path or encoder
+        The names; or the path of a ``label_encoder.txt`` that SpeechBrain's ``CategoricalEncoder`` wrote; or such an
+        encoder (``ind2lab``).
+
+    Raises
+    ------
+    InputError
+        If a label stands twice, there is no such file, or the indices are not 0, 1, 2 …
+
+    Example
+    -------
+    >>> label_names(["happy", "sad"])
+    ['happy', 'sad']
+    """
+    if isinstance(labels, str | os.PathLike):
+        numbers = _read_encoder(Path(labels))
+    elif hasattr(labels, "ind2lab"):
+        numbers = dict(labels.ind2lab)
+    else:
+        numbers = dict(enumerate(labels))
+    if sorted(numbers) != list(range(len(numbers))):
+        raise InputError(f"labels have the indices {sorted(numbers)}; number them 0, 1, 2 and so on, each once")
+    names = [str(numbers[index]) for index in range(len(numbers))]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"label {twice[0]!r} stands twice among {', '.join(names)}; give each once")
+    return names
+
+
+def _read_encoder(path: Path) -> dict[int, str]:
+    """Read lines ``'happy' => 0``, up to a line of ``=`` signs."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n====", maxsplit=1)[0].splitlines()
+        pairs = [line.rsplit(" => ", maxsplit=1) for line in lines if line.strip()]
+        return {int(index): ast.literal_eval(label) for label, index in pairs}
+    except OSError as error:
+        raise InputError(f"labels: cannot read {path}; give label_encoder.txt of the recipe, or the names") from error
+    except (ValueError, SyntaxError) as error:
+        raise InputError(f"labels: {path} has no lines such as 'happy' => 0; give a CategoricalEncoder's") from error
+
+
 def _places(
     labels: Sequence[str], known: Mapping[str, Place], given: Mapping[str, Place] | None, name: str, example: str
 ) -> list[Place]:
     """Look up the place of each label, a given one before a known one."""
-    labels = list(map(str, labels))
+    labels = label_names(list(labels))
     given = {str(label): place for label, place in (given or {}).items()}  # YAML takes some for numbers
     strangers = [label for label in given if label not in labels]
     if strangers:

@@ -22,6 +22,7 @@ from ser_plugins.registry import MODELS, POOLINGS
 
 AUDIO = (SpeechNormalizer, Spectrogram, MelSpectrogram, SpectrogramNorm, CepstralFeatures, SpectralFeatures)
 CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, SVMClassifier, BaggedSVMClassifier)
+SPECTROGRAMS = ("ser_plugins.Spectrogram", "ser_plugins.MelSpectrogram")
 KEYS = {"class", "arguments"}
 
 
@@ -33,7 +34,8 @@ def described_backbone(source: Mapping[str, Any], freeze: bool = True) -> SSLBac
 
 
 CLASSES: dict[str, Callable[..., Any]] = {
-    **{f"ser_plugins.{one.__name__}": one for one in (*AUDIO, *MODELS, *POOLINGS, *CLASSIFIERS)},
+    **{f"ser_plugins.{one.__name__}": one for one in (*AUDIO, *CLASSIFIERS)},
+    **{f"ser_plugins.{name}": one for name, one in {**MODELS, **POOLINGS}.items()},
     "ser_plugins.SSLBackbone": described_backbone,
     "speechbrain.nnet.containers.LengthsCapableSequential": LengthsCapableSequential,
     "speechbrain.nnet.linear.Linear": Linear,
@@ -75,7 +77,10 @@ def describe(node: Any) -> Any:
         raise InputError(f"{tag} cannot be written as plain JSON; give its value")
     name = tag.removeprefix("!new:")
     _check_known(name)
-    return {"class": name, "arguments": _describe_plain(node) if isinstance(node, (Mapping, list)) else {}}
+    arguments = _describe_plain(node) if isinstance(node, (Mapping, list)) else {}
+    if name in SPECTROGRAMS and isinstance(arguments, dict):
+        arguments.setdefault("log", True)
+    return {"class": name, "arguments": arguments}
 
 
 def _describe_plain(node: Any) -> Any:
@@ -109,6 +114,8 @@ def build(description: Any) -> Any:
         return {key: build(value) for key, value in description.items()}
     name, arguments = description["class"], build(description["arguments"])
     _check_known(name)
+    if name in SPECTROGRAMS and isinstance(arguments, dict):
+        arguments.setdefault("log", False)  # the default of the class when a folder could be written without it
     return CLASSES[name](*arguments) if isinstance(arguments, list) else CLASSES[name](**arguments)
 
 

@@ -106,7 +106,8 @@ class BaggedSVMClassifier(nn.Module):
         Raises
         ------
         InputError
-            The shapes do not match, or a class has no utterance in the training part or in a bootstrap sample of it.
+            The shapes do not match, a class has no utterance in the training part or in a bootstrap sample of it, or
+            all features are the same.
         """
         from sklearn.ensemble import BaggingClassifier  # noqa: PLC0415 — only fitting needs it
         from sklearn.preprocessing import StandardScaler  # noqa: PLC0415

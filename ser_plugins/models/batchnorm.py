@@ -52,8 +52,8 @@ class MaskedBatchNorm(_BatchNorm):
         if self.training and (mask is not None or rank_and_size()[1] > 1):
             return self._masked(x, mask)
         if self.training:
-            # With a momentum of 1 PyTorch writes the statistics of the batch into these. A tensor as momentum it refuses,
-            # and to read a number from one waits for a GPU.
+            # With a momentum of 1 PyTorch writes the statistics of a batch into these. Their share depends on a count,
+            # whose value must not be waited for, and PyTorch takes no tensor as momentum.
             mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
             out = functional.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
             self._update(mean, var)

@@ -203,7 +203,8 @@ class SVMClassifier(SupportVectorMachine):
         Raises
         ------
         InputError
-            The shapes do not match, a class has no utterance, or only one while there is no validation part.
+            The shapes do not match, a class has no utterance, or only one while there is no validation part, or all
+            embeddings are the same.
         """
         inputs, targets = self._examples(embeddings, labels)
         smallest = check_classes(targets, self.n_classes)
@@ -290,6 +291,22 @@ def check_classes(targets: Labels, n_classes: int) -> int:
     return int(counts.min())
 
 
+def scale_gamma(inputs: Floats) -> float:
+    """Return scikit-learn's ``gamma="scale"``, 1 / (E · variance), of inputs [N, E].
+
+    Raises
+    ------
+    InputError
+        All inputs are the same, to the last digits of float32.
+    """
+    if np.ptp(inputs, axis=0).max() < 1e-7:
+        raise InputError(
+            "the embeddings of the training part are all the same: the training of the network has collapsed; "
+            "train it again, with a lower learning rate or another seed"
+        )
+    return float(1 / (inputs.shape[1] * inputs.var()))
+
+
 def set_buffers(module: nn.Module, **arrays: Floats) -> None:
     """Hold arrays as float64 buffers, where the module is."""
     device = next((buffer.device for buffer in module.buffers()), None)
@@ -324,10 +341,11 @@ def choose(
     """
     from sklearn.metrics.pairwise import euclidean_distances  # noqa: PLC0415 — only fitting needs it
 
+    scale = scale_gamma(inputs)
     squares = [euclidean_distances(part, inputs, squared=True) for part in (inputs, valid_inputs)]
     found = {}
     for gamma in gammas:
-        width = 1 / (inputs.shape[1] * inputs.var()) if gamma == "scale" else float(gamma)
+        width = scale if gamma == "scale" else float(gamma)
         kernel, valid_kernel = (np.exp(-width * square) for square in squares)
         for penalty in penalties:
             svc = _support_vector_machine(penalty, width, kernel="precomputed").fit(kernel, targets)
@@ -344,6 +362,7 @@ def _fit_alone(inputs: Floats, targets: Labels, folds: int) -> tuple[Any, Floats
 
     if folds < 2:
         raise InputError("a class has a single utterance, too few to calibrate; give a validation part")
+    scale_gamma(inputs)
     svc = _support_vector_machine(1, "scale")
     decisions = cross_val_predict(svc, inputs, targets, cv=folds, method="decision_function")
     return svc.fit(inputs, targets), decisions

@@ -51,10 +51,10 @@ class ThinResNet34(nn.Module):
     squeeze-and-excitation. A descriptor is the 7 bands × 512 channels that the last pooling leaves of a frame; the
     projection to 512 values belongs to `ProjectedGhostVLAD`. No value of a padded frame reaches any other frame.
 
-    Its published weights were trained on frames of 25 ms: ``Spectrogram(win_length=25.0, window="hann")`` and
-    ``SpectrogramNorm("frame")``. Two things differ there. The border is padded with zeros, not by reflection, which
-    would depend on the padding of the batch: the first two and the last two frames are others. And the original tests
-    an utterance followed by itself in reversed time; here it is taken once.
+    Its published weights were trained on magnitudes of frames of 25 ms: ``Spectrogram(win_length=25.0, window="hann",
+    log=False)`` and ``SpectrogramNorm("frame")``. Two things differ there. The border is padded with zeros, not by
+    reflection, which would depend on the padding of the batch: the first two and the last two frames are others. And
+    the original tests an utterance followed by itself in reversed time; here it is taken once.
 
     Example
     -------

@@ -28,7 +28,7 @@ def magnitudes_by_loop(signal):
 def test_magnitudes_are_those_of_a_loop(samples):
     signals = np.stack([noise(samples, seed) for seed in (1, 2)])
     expected = [magnitudes_by_loop(signal) for signal in signals]
-    np.testing.assert_allclose(Spectrogram()(torch.from_numpy(signals)), expected, atol=1e-4, rtol=1e-5)
+    np.testing.assert_allclose(Spectrogram(log=False)(torch.from_numpy(signals)), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_a_short_hann_window_stands_in_the_middle_of_the_fft():
@@ -36,7 +36,7 @@ def test_a_short_hann_window_stands_in_the_middle_of_the_fft():
     signal = noise(5000) - 0.5
     window, padded = np.pad(get_window("hann", 400), 56), np.pad(signal.astype(np.float64), 256)
     expected = [np.abs(np.fft.rfft(padded[start : start + 512] * window)) for start in range(0, 5001, 160)]
-    feats = Spectrogram(win_length=25.0, window="hann")(torch.from_numpy(signal)[None])[0]
+    feats = Spectrogram(win_length=25.0, window="hann", log=False)(torch.from_numpy(signal)[None])[0]
     np.testing.assert_allclose(feats, expected, atol=1e-4, rtol=1e-5)
     with pytest.raises(ValueError, match="hamming, hann"):
         Spectrogram(window="blackman")
@@ -46,8 +46,14 @@ def test_a_short_hann_window_stands_in_the_middle_of_the_fft():
 def test_logarithm_is_that_of_a_loop(floor):
     signal = noise(2000) - 0.5
     expected = np.log(1 + magnitudes_by_loop(signal) / floor)
-    feats = Spectrogram(log=True, floor=floor)(torch.from_numpy(signal)[None])
+    feats = Spectrogram(floor=floor)(torch.from_numpy(signal)[None])
     np.testing.assert_allclose(feats[0], expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Spectrogram, MelSpectrogram])
+def test_they_are_logarithmic_unless_told_otherwise(kind):
+    wavs = torch.from_numpy(noise(2000))[None]
+    assert torch.equal(kind()(wavs), kind(log=True)(wavs)) and not torch.equal(kind()(wavs), kind(log=False)(wavs))
 
 
 @pytest.mark.parametrize("seconds", [1, 2, 7])
@@ -98,7 +104,7 @@ def test_padded_clips_have_the_frames_they_have_alone(lengths, beyond, kind, log
 
 def test_frames_after_the_last_sound_are_blank():
     signal = np.concatenate([noise(1000), np.zeros(4000, np.float32)])
-    feats = Spectrogram()(torch.from_numpy(signal)[None])[0]
+    feats = Spectrogram(log=False)(torch.from_numpy(signal)[None])[0]
     np.testing.assert_allclose(feats[:7], magnitudes_by_loop(signal)[:7], atol=1e-4)
     assert not feats[7:].any() and not Spectrogram()(torch.zeros(1, 500)).any()
 

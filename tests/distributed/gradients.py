@@ -3,9 +3,18 @@
 import sys
 
 import torch
+from pytorch_metric_learning.miners import BatchHardMiner
+from pytorch_metric_learning.utils.distributed import DistributedMinerWrapper
 from torch.nn.parallel import DistributedDataParallel
 
-from ser_plugins import EmotionConstrainedTripletLoss, GhostVLAD, SEResNet34, SoftmaxClassifier, UtteranceEncoder
+from ser_plugins import (
+    EmotionConstrainedTripletLoss,
+    GhostVLAD,
+    SEResNet34,
+    SoftmaxClassifier,
+    TripletLoss,
+    UtteranceEncoder,
+)
 
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
 
@@ -20,6 +29,10 @@ def loss_of(kind, encoder, classifier, feats, lengths, labels):
     embeddings = encoder(feats, lengths)
     if kind == "softmax":
         return torch.nn.functional.nll_loss(classifier(embeddings).squeeze(1), labels)
+    if kind == "mined":
+        miner = BatchHardMiner()
+        miner = DistributedMinerWrapper(miner) if torch.distributed.is_initialized() else miner
+        return TripletLoss()(embeddings, labels, miner(embeddings.squeeze(1), labels))
     return EmotionConstrainedTripletLoss(EMOTIONS)(embeddings, labels)
 
 
@@ -38,8 +51,9 @@ def main(kind, padded):
 
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
-    # A mean of means is the mean of parts of one size alone; triplets are those of all processes, of any.
-    own = slice(8 * rank, 8 * rank + 8) if kind == "softmax" else [slice(0, 6), slice(6, 16)][rank]
+    # A mean of means is the mean of parts of one size alone, and so is what a distributed miner takes; triplets are
+    # those of all processes, of any.
+    own = slice(8 * rank, 8 * rank + 8) if kind != "triplets" else [slice(0, 6), slice(6, 16)][rank]
     encoder, classifier = (DistributedDataParallel(module) for module in make())
     loss_of(kind, encoder, classifier, feats[own], lengths[own], labels[own]).backward()
     found = gradients(encoder, classifier)

@@ -32,8 +32,10 @@ def finish(process, output):
     assert process.wait(timeout=400) == 0, output.read_text()[-12000:]
 
 
-@pytest.mark.parametrize("padding", ["padded", "whole"])
-@pytest.mark.parametrize("kind", ["softmax", "triplets"])
+@pytest.mark.parametrize(
+    ("kind", "padding"),
+    [("softmax", "padded"), ("softmax", "whole"), ("triplets", "padded"), ("triplets", "whole"), ("mined", "whole")],
+)
 def test_gradients_are_those_of_one_process(tmp_path, kind, padding):
     output = tmp_path / "output.txt"
     finish(launch(Path(__file__).with_name("gradients.py"), [kind, padding], output), output)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from speechbrain.dataio.encoder import CategoricalEncoder
 from torch.nn import functional
 
 from ser_plugins.corpora import cremad, ravdess
@@ -15,6 +16,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.metric import (
     EmotionConstrainedTripletLoss,
     GradedTripletLoss,
+    SmoothedCrossEntropy,
     TripletLoss,
     pairwise_distances,
     semi_hard,
@@ -207,6 +209,14 @@ def test_nan_reaches_the_loss(make, loop, where):
 
 
 @pytest.mark.parametrize(("make", "loop"), LOSSES)
+@pytest.mark.parametrize("labels", [[1], [1, 1, 1]])
+def test_nan_does_not_hide_in_a_batch_without_triplets(make, loop, labels):
+    embeddings = batch(labels)
+    embeddings[0, 0] = torch.nan
+    assert make()(embeddings, torch.tensor(labels)).isnan()
+
+
+@pytest.mark.parametrize(("make", "loop"), LOSSES)
 def test_speechbrain_shapes(make, loop):
     labels = torch.arange(10) % 5
     embeddings = batch(labels)
@@ -227,6 +237,40 @@ def test_speechbrain_shapes(make, loop):
 def test_other_shapes_are_refused(embeddings, labels):
     with pytest.raises(InputError, match=r"give (\[B, E\]|class indices)"):
         TripletLoss()(embeddings, labels)
+
+
+@pytest.mark.parametrize(
+    ("make", "label", "says"),
+    [
+        (TripletLoss, -1, "label -1 is no class: class indices are 0 or more"),
+        (partial(EmotionConstrainedTripletLoss, LABELS), -1, "label -1 is no class: class indices are 0 to 4"),
+        (partial(EmotionConstrainedTripletLoss, LABELS), 5, "label 5 is no class"),
+        (partial(GradedTripletLoss, LABELS), -1, "label -1 is no class"),
+        (partial(GradedTripletLoss, LABELS), 7, "label 7 is no class"),
+        (SmoothedCrossEntropy, -100, "label -100 is no class"),
+        (SmoothedCrossEntropy, 6, "label 6 is no class: class indices are 0 to 5"),
+    ],
+)
+def test_labels_that_are_no_class_are_refused(make, label, says):
+    with pytest.raises(InputError, match=says):
+        make()(batch([0, 0, 1]), torch.tensor([0, label, 1]))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (partial(TripletLoss, -0.1), "margin is -0.1; give a margin of 0 or more"),
+        (partial(TripletLoss, math.nan), "margin is nan"),
+        (partial(EmotionConstrainedTripletLoss, LABELS, alpha=-1), "alpha is -1"),
+        (partial(EmotionConstrainedTripletLoss, LABELS, beta=-0.5), "beta is -0.5"),
+        (partial(GradedTripletLoss, LABELS, margin=-1), "margin is -1"),
+        (partial(EmotionConstrainedTripletLoss, ["sad", "happy", "sad"]), "'sad' stands twice"),
+        (partial(GradedTripletLoss, ["sad", "happy", "sad"]), "'sad' stands twice"),
+    ],
+)
+def test_negative_margins_and_labels_that_stand_twice_are_refused(make, says):
+    with pytest.raises(InputError, match=says):
+        make()
 
 
 @pytest.mark.parametrize("make", [param.values[0] for param in LOSSES])
@@ -378,3 +422,37 @@ def test_large_batches_need_no_cubic_memory():
     start = time.perf_counter()
     EmotionConstrainedTripletLoss(LABELS)(embeddings, labels).backward()
     assert time.perf_counter() - start < 30
+
+
+NAMES = ["neutral", "calm", "sad", "happy"]  # in an order of a recipe's own
+
+
+@pytest.mark.parametrize("kind", ["encoder", "path", "str"])
+@pytest.mark.parametrize("loss", [EmotionConstrainedTripletLoss, GradedTripletLoss])
+def test_labels_are_read_from_an_encoder_that_a_recipe_fills_later(loss, kind, tmp_path):
+    encoder, path = CategoricalEncoder(), tmp_path / "label_encoder.txt"
+    made = loss({"encoder": encoder, "path": path, "str": str(path)}[kind])
+    encoder.update_from_iterable(NAMES, sequence_input=False)
+    encoder.save(path)
+    labels = torch.arange(12) % 4
+    assert torch.equal(made(batch(labels), labels), loss(NAMES)(batch(labels), labels))
+    assert made(batch(labels), labels) != loss(LABELS[:4])(batch(labels), labels)
+
+
+def test_an_encoder_of_other_labels_is_refused(tmp_path):
+    encoder, labels = CategoricalEncoder(), torch.tensor([0, 0, 1, 1])
+    encoder.update_from_iterable(["ang", "hap"], sequence_input=False)
+    polarity = {"ang": "negative", "hap": "positive"}
+    EmotionConstrainedTripletLoss(encoder, polarity)(batch(labels), labels)
+    with pytest.raises(InputError, match="'ang' has no polarity"):
+        EmotionConstrainedTripletLoss(encoder)(batch(labels), labels)
+    with pytest.raises(InputError, match="polarity: places 'sad', which is not a label"):
+        EmotionConstrainedTripletLoss(encoder, {**polarity, "sad": "negative"})(batch(labels), labels)
+    with pytest.raises(InputError, match="label 2 is no class"):
+        EmotionConstrainedTripletLoss(encoder, polarity)(batch(labels), torch.tensor([0, 0, 1, 2]))
+    for text, says in ((None, "cannot read"), ("ang", "'happy' => 0"), ("'ang' => 0\n'hap' => 2\n", r"\[0, 2\]")):
+        path = tmp_path / "label_encoder.txt"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(InputError, match=says):
+            EmotionConstrainedTripletLoss(path, polarity)(batch(labels), labels)

@@ -93,3 +93,9 @@ def test_what_cannot_be_fitted_is_refused():
             BaggedSVMClassifier(2, seed=seed).fit(features[:4], two, features[:4], two)
     with pytest.raises(RuntimeError, match="call fit"):
         BaggedSVMClassifier(3)(features)
+
+
+def test_features_that_are_all_the_same_are_refused():
+    given = (torch.full((12, 4), 0.1), torch.arange(12) % 3)
+    with pytest.raises(InputError, match="all the same"):
+        BaggedSVMClassifier(3, machines=2).fit(*given, *given)

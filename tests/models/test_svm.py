@@ -79,6 +79,37 @@ def test_settings_are_the_best_of_the_validation_part():
     assert chosen["accuracy"] == grid[best]
 
 
+def test_the_default_grid_is_searched_as_by_scikit_learn():
+    """C of 1, 10, 100 and gamma of "scale", 0.5, 2; each is the best of some data."""
+    grid, chosen = [(C, gamma) for C in (1, 10, 100) for gamma in ("scale", 0.5, 2.0)], set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        draw = [(rng.normal(size=(60, 4)), np.arange(60) % 3) for _ in range(2)]
+        (inputs, labels), (valid, valid_labels) = ((x + 0.4 * y[:, None], y) for x, y in draw)
+        scores = []
+        for C, gamma in grid:
+            svc = SVC(C=C, gamma=gamma, break_ties=True).fit(normalize(inputs), labels)
+            scores.append((svc.predict(normalize(valid)) == valid_labels).mean())
+        svm = SVMClassifier(3).fit(inputs, labels, valid, valid_labels)
+        best = grid[int(np.argmax(scores))]  # the first of equals
+        assert (svm.chosen["C"], svm.chosen["gamma"], svm.chosen["accuracy"]) == (*best, max(scores))
+        assert (svm(torch.from_numpy(valid)).argmax(-1).numpy() == valid_labels).mean() == max(scores)
+        chosen |= {*best}
+    assert chosen == {1, 10, 100, "scale", 0.5, 2.0}
+
+
+@pytest.mark.parametrize(
+    "embeddings", [torch.ones(6, 4), torch.zeros(6, 4), torch.full((6, 4), 0.3) * torch.arange(1, 7)[:, None]]
+)
+@pytest.mark.parametrize("validation", [True, False])
+def test_embeddings_that_are_all_the_same_are_refused(embeddings, validation):
+    """Of whatever length: only directions count."""
+    given = (embeddings, torch.arange(6) % 3)
+    with pytest.raises(InputError, match=r"all the same: .* collapsed; train it again") as caught:
+        SVMClassifier(3).fit(*given, *(given if validation else ()))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_without_validation_it_calibrates_by_cross_validation(n_classes):
     embeddings, labels = part(n_classes, seed=1)
