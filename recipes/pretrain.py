@@ -1,10 +1,52 @@
 #!/usr/bin/env python3
 """Pre-train on speakers: python recipes/pretrain.py hparams/pretrain.yaml [--corpus …] [--key value …]."""
 
-from ser_plugins.training.cli import start
-from ser_plugins.training.speakers import pretrain
+import logging
+from pathlib import Path
+
+from speechbrain.utils.distributed import run_on_main
+
+from ser_plugins.errors import disk_full_told
+from ser_plugins.training.recipe import Recipe, start
+from ser_plugins.training.run import (
+    begin,
+    exclusive,
+    fit,
+    is_finished,
+    load_pretrained,
+    make_brain,
+    pretrained_source,
+    run_facts,
+)
+from ser_plugins.training.speakers import SpeakerBrain, export_encoder, make_loaders, prepare_shards
+
+logger = logging.getLogger(__name__)
+
+
+def run(recipe: Recipe) -> Path:
+    """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
+    recipe.require("shards_folder", "recipes/train.py")
+    output = recipe.output_folder()
+    if is_finished(recipe.tree, output):
+        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)
+        return output
+    with disk_full_told(output, recipe["cache_folder"]), exclusive(output):
+        # Shards: tar files of prepared speech, written once.
+        shards = run_on_main(prepare_shards, [recipe])
+        tree = {**recipe.tree, "labels": shards.speakers}
+        hparams = {**begin(tree, output), "trials": shards}
+        lineage, _ = load_pretrained(hparams["embedding_model"], tree)
+
+        brain = make_brain(SpeakerBrain, hparams, recipe.options, output)
+        train_loader, valid_loader = make_loaders(brain, tree, shards)
+        best = fit(brain, train_loader, valid_loader)
+
+        facts = {"pretrained_encoder": pretrained_source(tree), **run_facts(hparams, best)}
+        run_on_main(export_encoder, [tree, shards, brain.modules, best, facts, lineage, output])
+    return output
+
 
 if __name__ == "__main__":
-    recipe, folder = start(pretrain)
+    recipe, folder = start(run)
     print(f"results: {folder}")
-    print(f"first weights for recipes/train.py: --pretrained_encoder {folder / 'encoder'}")
+    print(f"to fine-tune it: recipes/train.py … --pretrained_encoder {folder / 'encoder'}")

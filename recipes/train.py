@@ -1,12 +1,91 @@
 #!/usr/bin/env python3
 """Train and evaluate a strategy: python recipes/train.py hparams/s5.yaml [--corpus …] [--key value …]."""
 
-from ser_plugins.training.cli import start
-from ser_plugins.training.emotions import run
+from pathlib import Path
+from typing import Any
+
+from speechbrain.utils.distributed import run_on_main
+
+from ser_plugins.configuration import Tree
+from ser_plugins.corpora.folds import fold_parts
+from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.errors import disk_full_told
+from ser_plugins.evaluation.tables import summarise
+from ser_plugins.training.brain import EncoderBrain
+from ser_plugins.training.cross_validation import (
+    Parts,
+    check_folds,
+    embed_parts,
+    evaluate_fold,
+    export_fold,
+    fold_tree,
+    make_loaders,
+    missing_folds,
+    prepare_corpus,
+    write_division,
+)
+from ser_plugins.training.lineage import Lineage
+from ser_plugins.training.recipe import Recipe, start
+from ser_plugins.training.run import begin, exclusive, fit, load_pretrained, make_brain, pretrained_source, run_facts
+
+Facts = dict[str, Any]
+
+
+def run(recipe: Recipe) -> Path:
+    """Train and evaluate the folds that are missing; return the folder of the results."""
+    recipe.require("n_folds", "recipes/pretrain.py")
+    output = recipe.output_folder()
+    folds = missing_folds(recipe, output)
+    with disk_full_told(output, recipe["cache_folder"]):
+        if folds:
+            # The corpus: one row an utterance, with path, speaker and emotion.
+            corpus = run_on_main(recipe.read_corpus)
+            check_folds(recipe, corpus, folds)
+            run_on_main(write_division, [corpus, recipe["n_folds"], output])
+            # The audio: mono, 16 kHz, without silence; kept in the cache folder.
+            corpus = run_on_main(prepare_corpus, [recipe, corpus])
+        for fold in folds:
+            folder = output / f"fold{fold}"
+            with exclusive(folder):
+                train_fold(recipe, corpus, fold, folder)
+        if recipe["fold"] == "all":
+            run_on_main(summarise, [output])
+    return output
+
+
+def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path) -> None:
+    """Train, evaluate and export one fold."""
+    print(f"{recipe['strategy']}, {corpus.name}, fold {fold} of {recipe['n_folds']}")
+    parts = fold_parts(corpus, fold, recipe["n_folds"])  # train, valid, test: no speaker is in two of them
+    tree = fold_tree(recipe.tree, corpus, parts, fold)
+    hparams = begin(tree, folder)
+    lineage, transferred = load_pretrained(hparams["embedding_model"], tree)
+
+    brain = make_brain(EncoderBrain, hparams, recipe.options, folder)
+    train_loader, valid_loader = make_loaders(brain, hparams, parts)
+    best = fit(brain, train_loader, valid_loader)
+
+    facts = {
+        "pretrained_encoder": pretrained_source(tree),
+        "transferred": {kind: len(names) for kind, names in transferred.items()},
+        **({"valid_accuracy": best["accuracy"]} if "accuracy" in best else {}),
+        **run_facts(hparams, best),
+    }
+    run_on_main(finish_fold, [tree, corpus, parts, brain, facts, lineage, folder])
+
+
+def finish_fold(
+    tree: Tree, corpus: Corpus, parts: Parts, brain: EncoderBrain, facts: Facts, lineage: Lineage, folder: Path
+) -> None:
+    """Evaluate on the test part, and leave metrics, predictions and a model folder."""
+    embeddings = embed_parts(brain, parts, corpus.labels)
+    metrics = evaluate_fold(tree, corpus, parts, brain.modules.classifier, embeddings, facts, folder)
+    export_fold(tree, corpus, parts, brain.modules, embeddings, metrics, lineage, folder)
+
 
 if __name__ == "__main__":
     recipe, folder = start(run)
     print(f"results: {folder}")
-    if recipe.tree["corpus"] == "demo":
+    if recipe["corpus"] == "synthetic":
         print("This was the built-in corpus: synthetic audio. Next, real speech:")
         print("  python recipes/train.py hparams/s1.yaml --corpus ravdess --data_folder FOLDER --download true")

@@ -19,32 +19,35 @@ def _umask() -> int:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, which one process at a time can; it is free again when the process ends, however it does.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes; the lock ends with the block or the process.
 
-    It is made where it is missing; one that stays empty goes again.
+    The folder is made where it is missing. One that is still empty at the end is removed.
 
     Raises
     ------
     InputError
-        If another process holds it.
+        If another process has locked it.
     """
-    import fcntl  # noqa: PLC0415 — Windows, where models run, too, has none
-
+    try:
+        import fcntl  # noqa: PLC0415
+    except ImportError:  # Windows has none
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise InputError(f"another process is at work in {folder}; wait for it, or give another folder") from error
+        raise InputError(f"another process works in {folder}; wait for it, or give another folder") from error
     except OSError:  # a file system without locks
         pass
     try:
         yield
     finally:
         os.close(descriptor)
-        with suppress(OSError):  # left behind if there is anything in it
+        with suppress(OSError):  # not empty
             folder.rmdir()
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ser_plugins import configuration
 from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.training.emotions import check_fold, check_strategy, missing_folds, prepare_corpus
+from ser_plugins.training.cross_validation import check_folds, missing_folds, prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
 
@@ -82,13 +82,12 @@ def make_ready(jobs: Iterable[Job]) -> None:
     corpora: dict[str, tuple[Recipe, Corpus]] = {}
     for job in jobs:
         recipe = Recipe.from_arguments(job.arguments)
-        settings = {**recipe.corpus_tree, "": [recipe.normalizer().settings(), str(recipe.tree["cache_folder"])]}
-        key = configuration.dump(settings)
+        reader = configuration.plain(configuration.resolve(recipe.tree)["reader"])
+        key = str([reader, recipe.normalizer().settings(), str(recipe.tree["cache_folder"])])
         if key not in corpora:
             corpora[key] = recipe, recipe.read_corpus()
         corpus = corpora[key][1]
-        check_strategy(recipe.tree, corpus)
-        check_fold(recipe.tree, corpus, job.fold)
+        check_folds(recipe, corpus, [job.fold])
     for recipe, corpus in corpora.values():
         prepare_corpus(recipe, corpus)
 

@@ -57,7 +57,7 @@ def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> conf
         tree["embedding_model"]["backbone"]["source"] = backbone.description
         pooling = tree["embedding_model"]["pooling"]
         if isinstance(pooling, dict) and "input_size" in pooling:
-            pooling["input_size"] = backbone.descriptor_size
+            pooling["input_size"] = backbone.output_size
     return tree
 
 

@@ -18,9 +18,11 @@ class UtteranceEncoder(nn.Module):
     Parameters
     ----------
     backbone : torch.nn.Module
-        ``(feats [B, T', F], lengths) -> (descriptors [B, T'', D], lengths)``, as `SEResNet34`.
+        ``(feats [B, T', F], lengths) -> (descriptors [B, T'', D], lengths)``, with an attribute ``output_size`` D, as
+        `SEResNet34`.
     pooling : torch.nn.Module
-        ``(descriptors [B, T'', D], lengths) -> [B, P]`` with an attribute ``output_size`` P, as `GhostVLAD`.
+        ``(descriptors [B, T'', D], lengths) -> [B, P]``, with an attribute ``output_size`` P, as `GhostVLAD`. Where its
+        ``input_size`` is None, the backbone's ``output_size`` is filled in by ``set_input_size``.
     embedding_size : int
         Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
         trains several times more slowly.
@@ -30,10 +32,20 @@ class UtteranceEncoder(nn.Module):
     speaker_centred : bool
         Old spelling of ``speaker_normalization="features+embeddings"``, for older model folders.
 
+    Attributes
+    ----------
+    output_size : int
+        Size of an embedding, E.
+
+    Raises
+    ------
+    ValueError
+        If the pooling takes descriptors of another size than the backbone gives.
+
     Example
     -------
     >>> from ser_plugins import GhostVLAD, SEResNet34
-    >>> encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
+    >>> encoder = UtteranceEncoder(SEResNet34(), GhostVLAD())
     >>> encoder(torch.randn(2, 200, 257), torch.tensor([1.0, 0.5])).shape
     torch.Size([2, 1, 512])
     """
@@ -47,10 +59,12 @@ class UtteranceEncoder(nn.Module):
         speaker_centred: bool = False,
     ) -> None:
         super().__init__()
+        _match_sizes(backbone, pooling)
         self.backbone = backbone
         self.pooling = pooling
         self.embedding = nn.Linear(int(pooling.output_size), embedding_size, bias=False)  # type: ignore[arg-type]
         self.norm = MaskedBatchNorm(embedding_size)
+        self.output_size = embedding_size
         self.speaker_normalization = check_mode("features+embeddings" if speaker_centred else speaker_normalization)
 
     @property
@@ -61,11 +75,28 @@ class UtteranceEncoder(nn.Module):
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E]."""
         descriptors, lengths = self.backbone(feats, lengths)
-        pooled = self.pooling(descriptors, lengths).to(self.embedding.weight.dtype)
+        pooled = self.pooling(descriptors, lengths).to(self.norm.weight.dtype)
         embedding: Tensor = self.norm(self.embedding(pooled))
         if self.speaker_normalization == "features+embeddings":
             embedding = embedding - self.norm.bias
         return embedding.unsqueeze(1)
+
+
+def _match_sizes(backbone: nn.Module, pooling: nn.Module) -> None:
+    """Fill in the pooling's ``input_size`` where it is None, or check it; modules of others need not have the sizes."""
+    descriptors = getattr(backbone, "output_size", None)
+    if not hasattr(pooling, "input_size"):
+        return
+    if pooling.input_size is None:
+        if descriptors is None:
+            name = type(backbone).__name__
+            raise ValueError(f"{name} has no output_size; give {type(pooling).__name__} its input_size")
+        pooling.set_input_size(descriptors)
+    elif descriptors not in (None, pooling.input_size):
+        raise ValueError(
+            f"{type(backbone).__name__} gives descriptors of {descriptors} values, and {type(pooling).__name__} takes "
+            f"{pooling.input_size}; leave its input_size out"
+        )
 
 
 def center_by_speaker(embeddings: Tensor, speakers: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ class FeatureCNN(nn.Module):
         self.convolutions = nn.Sequential(*layers)
         self.embedding = nn.Linear(inputs * (n_features // pool_size), embedding_size, bias=False)
         self.norm = MaskedBatchNorm(embedding_size)
+        self.output_size = embedding_size
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed ``feats`` [B, 1, F]; returns [B, 1, E]. An utterance is one vector: ``lengths`` change nothing."""

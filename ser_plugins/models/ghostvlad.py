@@ -19,12 +19,17 @@ class GhostVLAD(nn.Module):
 
     Parameters
     ----------
-    input_size : int
-        Size D of a descriptor.
+    input_size : int, optional
+        Size D of a descriptor; `UtteranceEncoder` fills it in from its backbone.
     clusters : int
         K, clusters that are kept.
     ghost_clusters : int
         G, clusters that are dropped; 0 is NetVLAD.
+
+    Attributes
+    ----------
+    input_size, output_size : int or None
+        D and K · D; None until the size of a descriptor is known.
 
     Example
     -------
@@ -34,15 +39,27 @@ class GhostVLAD(nn.Module):
 
     capturable = True  # looks at no values of a batch without padding
 
-    def __init__(self, input_size: int, clusters: int = 8, ghost_clusters: int = 2) -> None:
+    def __init__(self, input_size: int | None = None, clusters: int = 8, ghost_clusters: int = 2) -> None:
         super().__init__()
         if clusters < 1 or ghost_clusters < 0:
             raise ValueError(f"need clusters >= 1 and ghost_clusters >= 0, got {clusters} and {ghost_clusters}")
         self.clusters = clusters
         self.ghost_clusters = ghost_clusters
-        self.output_size = clusters * input_size
-        self.assignment = nn.Linear(input_size, clusters + ghost_clusters)
-        self.centres = nn.Parameter(torch.empty(clusters, input_size))
+        self.input_size: int | None = None
+        self.output_size: int | None = None
+        if input_size is not None:
+            self.set_input_size(input_size)
+
+    def set_input_size(self, input_size: int) -> None:
+        """Make the weights for descriptors of ``input_size`` values."""
+        self._make_weights(input_size, input_size)
+
+    def _make_weights(self, input_size: int, size: int) -> None:
+        """Make the assignment of descriptors of ``input_size`` values, and the centres of what is aggregated."""
+        self.input_size = input_size
+        self.output_size = self.clusters * size
+        self.assignment = nn.Linear(input_size, self.clusters + self.ghost_clusters)
+        self.centres = nn.Parameter(torch.empty(self.clusters, size))
         nn.init.orthogonal_(self.assignment.weight)
         nn.init.zeros_(self.assignment.bias)
         nn.init.orthogonal_(self.centres)
@@ -50,9 +67,15 @@ class GhostVLAD(nn.Module):
     def forward(self, descriptors: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pool ``descriptors`` [B, T'', D] with relative ``lengths`` [B] to [B, K * D]."""
         with torch.autocast(descriptors.device.type, enabled=False):
-            descriptors = descriptors.to(self.assignment.weight.dtype)
+            descriptors = self._cast(descriptors)
             vlad = self._aggregate(descriptors, self.assignment(descriptors), lengths)
             return functional.normalize(functional.normalize(vlad, dim=-1).flatten(1), dim=-1)
+
+    def _cast(self, descriptors: Tensor) -> Tensor:
+        """Bring ``descriptors`` to the type of the weights; ValueError where there are none yet."""
+        if self.input_size is None:
+            raise ValueError(f"{type(self).__name__} has no input_size; give it, or build UtteranceEncoder with it")
+        return descriptors.to(self.centres.dtype)  # a quantised assignment has no weight of a type
 
     def _aggregate(self, descriptors: Tensor, scores: Tensor, lengths: Tensor | None) -> Tensor:
         """Sum the residuals of ``descriptors`` [B, T'', D], shared out by ``scores`` [B, T'', K + G], to [B, K, D]."""
@@ -72,8 +95,8 @@ class ProjectedGhostVLAD(GhostVLAD):
 
     Parameters
     ----------
-    input_size : int
-        Size of a descriptor of the backbone.
+    input_size : int, optional
+        Size of a descriptor of the backbone; `UtteranceEncoder` fills it in.
     projected_size : int
         Size D of a projected descriptor.
     clusters : int
@@ -87,18 +110,25 @@ class ProjectedGhostVLAD(GhostVLAD):
     torch.Size([2, 4096])
     """
 
-    def __init__(self, input_size: int, projected_size: int = 512, clusters: int = 8, ghost_clusters: int = 2) -> None:
-        super().__init__(projected_size, clusters, ghost_clusters)
-        self.projection = nn.Linear(input_size, projected_size)
-        self.assignment = nn.Linear(input_size, clusters + ghost_clusters)
-        for layer in (self.projection, self.assignment):
-            nn.init.orthogonal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    def __init__(
+        self, input_size: int | None = None, projected_size: int = 512, clusters: int = 8, ghost_clusters: int = 2
+    ) -> None:
+        super().__init__(None, clusters, ghost_clusters)
+        self.projected_size = projected_size
+        if input_size is not None:
+            self.set_input_size(input_size)
+
+    def set_input_size(self, input_size: int) -> None:
+        """Make the weights for descriptors of ``input_size`` values."""
+        self._make_weights(input_size, self.projected_size)
+        self.projection = nn.Linear(input_size, self.projected_size)
+        nn.init.orthogonal_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
 
     def forward(self, descriptors: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pool ``descriptors`` [B, T'', input_size] with relative ``lengths`` [B] to [B, K * D]."""
         with torch.autocast(descriptors.device.type, enabled=False):
-            descriptors = descriptors.to(self.assignment.weight.dtype)
+            descriptors = self._cast(descriptors)
             projected = functional.relu(self.projection(descriptors))
             vlad = self._aggregate(projected, self.assignment(descriptors), lengths)
             # The least norm is that of the original: a cluster that attracts next to nothing must stay next to nothing.

@@ -13,8 +13,8 @@ class MeanPooling(nn.Module):
 
     Parameters
     ----------
-    input_size : int
-        Size D of a descriptor.
+    input_size : int, optional
+        Size D of a descriptor; `UtteranceEncoder` fills it in from its backbone.
 
     Example
     -------
@@ -24,9 +24,13 @@ class MeanPooling(nn.Module):
 
     capturable = True  # looks at no values of a batch without padding
 
-    def __init__(self, input_size: int) -> None:
+    def __init__(self, input_size: int | None = None) -> None:
         super().__init__()
-        self.output_size = input_size
+        self.input_size = self.output_size = input_size
+
+    def set_input_size(self, input_size: int) -> None:
+        """Fill in the size of a descriptor."""
+        self.input_size = self.output_size = input_size
 
     def forward(self, descriptors: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pool ``descriptors`` [B, T'', D] with relative ``lengths`` [B] to [B, D], in float32 or finer."""

@@ -45,7 +45,7 @@ class SSLBackbone(nn.Module):
     ----------
     description : dict
         The network's configuration, and whether it takes waveforms of zero mean and unit variance (``do_normalize``).
-    descriptor_size : int
+    output_size : int
         Size D of a descriptor.
 
     Raises
@@ -67,7 +67,7 @@ class SSLBackbone(nn.Module):
         self.description = describe(source) if isinstance(source, str) else dict(source)
         self.network = load(source, self.description) if isinstance(source, str) else build(self.description)
         config = self.network.config
-        self.descriptor_size = int(config.hidden_size)
+        self.output_size = int(config.hidden_size)
         self.frame_samples = frame_samples(config.conv_kernel, config.conv_stride)
         self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
         self.freeze = freeze

@@ -1,7 +1,8 @@
-"""Checkpoints that a run may be killed in the middle of."""
+"""Checkpoints that survive a killed process, and what a checkpoint keeps of a run."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -17,16 +18,71 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import ddp_barrier
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
-# SpeechBrain 1.1 leaves the stopper to the hooks of the plain counter: once resumed, it would forget its best epoch.
+from ser_plugins.distributed import rank_and_size
+
+SAVE_SECONDS = 60  # an interrupted training loses at most the epochs of so many seconds
+
+
+# SpeechBrain 1.1 gives the stopper the hooks of the plain counter, which forget its best epoch.
 register_checkpoint_hooks(EpochCounterWithStopper)
 
 
-class WholeCheckpointer(Checkpointer):  # type: ignore[misc]
-    """A Checkpointer that takes no half-written or half-deleted checkpoint for a whole one.
+class EpochCounter(EpochCounterWithStopper):  # type: ignore[misc]
+    """Count epochs up to a limit, or until ``patience`` epochs have not improved the validation result.
 
-    SpeechBrain takes any folder with a metadata file for a checkpoint, and writes that file first. Here it gets its
-    name last.
+    Parameters
+    ----------
+    limit : int
+        Epochs at most.
+    patience : int, optional
+        Epochs without improvement; ``limit`` if not given.
+    direction : {"max", "min"}
+        Whether a larger or a smaller result is better.
+
+    Raises
+    ------
+    ValueError
+        If ``limit`` or ``patience`` is not a whole number above 0.
+
+    Example
+    -------
+    >>> list(EpochCounter(3))
+    [1, 2, 3]
     """
+
+    def __init__(self, limit: int, patience: int | None = None, direction: str = "max") -> None:
+        patience = limit if patience is None else patience
+        for name, value in (("number_of_epochs", limit), ("patience", patience)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
+        super().__init__(limit, limit_to_stop=patience, limit_warmup=0, direction=direction)
+
+
+class WholeCheckpointer(Checkpointer):  # type: ignore[misc]
+    """A Checkpointer whose checkpoints are whole even if the process is killed while it saves or deletes one.
+
+    SpeechBrain takes any folder with a metadata file for a checkpoint, and writes that file first. Here the file gets
+    its name last.
+
+    `save_and_keep_only` skips an epoch that is not the best so far if the last save is less than a minute old: on a
+    GPU, an epoch may take no longer than a save.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._best, self._saved = -math.inf, -math.inf
+
+    def save_and_keep_only(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint and delete all but the best and the latest; see SpeechBrain."""
+        signs = {"max_keys": 1.0, "min_keys": -1.0}
+        meta = kwargs.get("meta") or {}
+        scores = [sign * meta[key] for name, sign in signs.items() for key in kwargs.get(name, ()) if key in meta]
+        due = time.monotonic() - self._saved > SAVE_SECONDS or rank_and_size()[1] > 1
+        if scores and scores[0] < self._best and not due:
+            return
+        self._best = max([self._best, *scores[:1]])
+        self._saved = time.monotonic() if scores else self._saved
+        super().save_and_keep_only(*args, **kwargs)
 
     def _save_checkpoint_metafile(self, fpath: Path, *args: Any, **kwargs: Any) -> Any:
         return super()._save_checkpoint_metafile(_part(fpath), *args, **kwargs)
@@ -41,7 +97,7 @@ class WholeCheckpointer(Checkpointer):  # type: ignore[misc]
         return checkpoint
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """List the checkpoints that hold all that is to be recovered."""
+        """List the checkpoints that hold every recoverable object."""
         return [found for found in super().list_checkpoints() if set(self.recoverables) <= set(found.paramfiles)]
 
 
@@ -51,7 +107,7 @@ def _part(path: Path) -> Path:
 
 @register_checkpoint_hooks
 class Stopwatch:
-    """Seconds of training, over interruptions."""
+    """Seconds of training, summed over interruptions."""
 
     def __init__(self) -> None:
         self.before = 0.0

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ser_plugins.audio.spectrogram import SpectrogramNorm
+from ser_plugins.audio.speaker import SpeakerStatistics
+from ser_plugins.errors import InputError
 
 SAMPLE_RATE = 16000
-MOST_HELD = 0.25  # share of a GPU's free memory that a part's audio may take
+MOST_RESIDENT = 0.25  # share of a GPU's free memory that a part's audio may take
 
 
 def crop(signal: np.ndarray[Any, Any], samples: int, where: float) -> np.ndarray[Any, Any]:
@@ -31,30 +32,38 @@ def crop(signal: np.ndarray[Any, Any], samples: int, where: float) -> np.ndarray
     return signal[start : start + samples]
 
 
+def check_crop(crop_seconds: float | None) -> None:
+    """Raise an `InputError` where ``crop_seconds`` is no length."""
+    number = isinstance(crop_seconds, int | float) and not isinstance(crop_seconds, bool) and crop_seconds > 0
+    if not (crop_seconds is None or number):
+        raise InputError(f"crop_seconds: {crop_seconds!r} is no length; give seconds above 0, or null for whole clips")
+
+
 def make_dataset(
     table: pd.DataFrame, column: str, classes: Sequence[str], crop_seconds: float | None = None
 ) -> DynamicItemDataset:
-    """Make a dataset of ``id``, ``speaker``, ``signal`` [T] and ``label`` [1], and of ``voice`` [F + 1] where known.
+    """Make a dataset of ``id``, ``speaker``, ``signal`` [T], ``label`` [1] and, if known, ``speaker_features`` [F + 1].
 
     Parameters
     ----------
     table : pandas.DataFrame
         One row an utterance: ``id``, ``speaker``, ``prepared`` (a .npy file of 16 kHz samples), ``column``, and
-        ``voice`` where `with_voices` has added it.
+        ``speaker_features`` where `with_speaker_features` has added it.
     column : str
-        What is to be recognised: "emotion" or "speaker".
+        Column of the class: "emotion" or "speaker".
     classes : sequence of str
         Its values, in the order of their indices.
     crop_seconds : float, optional
         Length of random crops; whole utterances where not given.
     """
+    check_crop(crop_seconds)
     index = {name: i for i, name in enumerate(classes)}
     rows = {
         str(row["id"]): {
             "path": str(row["prepared"]),
             "target": index[row[column]],
             "speaker": str(row["speaker"]),
-            "voice": row.get("voice"),
+            "speaker_features": row.get("speaker_features"),
         }
         for row in table.to_dict("records")
     }
@@ -68,27 +77,27 @@ def make_dataset(
     dataset = DynamicItemDataset(rows)
     dataset.add_dynamic_item(signal, takes="path", provides="signal")
     dataset.add_dynamic_item(lambda target: torch.tensor([target]), takes="target", provides="label")
-    dataset.set_output_keys(["id", "speaker", "signal", "label", *({"voice"} & set(table.columns))])
+    dataset.set_output_keys(["id", "speaker", "signal", "label", *({"speaker_features"} & set(table.columns))])
     return dataset
 
 
-class HeldBatch(SimpleNamespace):
-    """What a ``PaddedBatch`` of the same utterances has, on the device already."""
+class ResidentBatch(SimpleNamespace):
+    """A batch that lies on the device already, with the attributes of a ``PaddedBatch``."""
 
-    def to(self, *_: Any) -> HeldBatch:
-        """Stay where it is."""
+    def to(self, *_: Any) -> ResidentBatch:
+        """Return the batch itself."""
         return self
 
 
-class HeldDataset(Dataset[Any]):
-    """Utterances that a device holds, and that batches are cut of there; a batch is that of `make_dataset`.
+class ResidentDataset(Dataset[Any]):
+    """Utterances that lie in the memory of a device, which cuts the batches there; items are those of `make_dataset`.
 
     Parameters
     ----------
     dataset : DynamicItemDataset
         Whole utterances, by `make_dataset`.
     device : torch.device or str
-        Where they are to lie.
+        The device.
     crop_seconds : float, optional
         Length of random crops; whole utterances where not given.
     """
@@ -103,7 +112,7 @@ class HeldDataset(Dataset[Any]):
         self.sizes, self.starts = sizes.to(device), (sizes.cumsum(0) - sizes).to(device)
         self.lengths = sizes.tolist()
         self.names = [(item["id"], item["speaker"]) for item in items]
-        keys = [key for key in ("label", "voice") if key in items[0]]
+        keys = [key for key in ("label", "speaker_features") if key in items[0]]
         self.values = {key: torch.stack([item[key] for item in items]).to(device) for key in keys}
         self.crop_samples = None if crop_seconds is None else round(crop_seconds * SAMPLE_RATE)
 
@@ -111,8 +120,8 @@ class HeldDataset(Dataset[Any]):
         """Utterances."""
         return len(self.names)
 
-    def __getitems__(self, indices: Sequence[int]) -> HeldBatch:
-        """Cut a batch, padded with zeros at the end, or cropped where `crop` would."""
+    def __getitems__(self, indices: Sequence[int]) -> ResidentBatch:
+        """Cut a batch, padded with zeros at the end, or cropped as `crop` does."""
         device = self.samples.device
         chosen = torch.tensor(indices, device=device)
         sizes, starts = self.sizes[chosen].unsqueeze(1), self.starts[chosen].unsqueeze(1)
@@ -129,7 +138,7 @@ class HeldDataset(Dataset[Any]):
             signal, lengths = self.samples[starts + places], torch.ones(len(chosen), device=device)
         ids, speakers = map(list, zip(*(self.names[i] for i in indices), strict=True))
         values = {key: PaddedData(value[chosen], torch.ones_like(lengths)) for key, value in self.values.items()}
-        return HeldBatch(id=ids, speaker=speakers, signal=PaddedData(signal, lengths), **values)
+        return ResidentBatch(id=ids, speaker=speakers, signal=PaddedData(signal, lengths), **values)
 
 
 def make_loader(
@@ -140,13 +149,13 @@ def make_loader(
     crop_seconds: float | None = None,
     **options: Any,
 ) -> SaveableDataLoader:
-    """Loader of `make_dataset`; a GPU with enough memory is given all samples once, and waits for no file.
+    """Make a loader of `make_dataset`; a GPU with enough memory gets all samples once and reads no file later.
 
     ``options`` are those of PyTorch's ``DataLoader``: ``batch_size`` or ``batch_sampler``.
     """
-    if torch.device(device).type != "cuda" or _size(table) > MOST_HELD * torch.cuda.mem_get_info(device)[0]:
+    if torch.device(device).type != "cuda" or _size(table) > MOST_RESIDENT * torch.cuda.mem_get_info(device)[0]:
         return SaveableDataLoader(make_dataset(table, column, classes, crop_seconds), collate_fn=PaddedBatch, **options)
-    dataset = HeldDataset(make_dataset(table, column, classes), device, crop_seconds)
+    dataset = ResidentDataset(make_dataset(table, column, classes), device, crop_seconds)
     return SaveableDataLoader(dataset, collate_fn=_as_it_is, **options)
 
 
@@ -154,7 +163,7 @@ def _size(table: pd.DataFrame) -> int:
     return sum(map(os.path.getsize, table["prepared"]))
 
 
-def _as_it_is(batch: HeldBatch) -> HeldBatch:
+def _as_it_is(batch: ResidentBatch) -> ResidentBatch:
     return batch
 
 
@@ -164,10 +173,13 @@ def by_length(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(size=sizes).sort_values("size", kind="stable").drop(columns="size")
 
 
-def with_voices(table: pd.DataFrame, compute_features: Callable[[Tensor], Tensor]) -> pd.DataFrame:
-    """Add the column ``voice``: what `SpectrogramNorm.measure` finds of each speaker, over all that the table has."""
-    voices = {
-        speaker: SpectrogramNorm.measure(compute_features(torch.from_numpy(np.load(path))[None]) for path in paths)
-        for speaker, paths in tqdm(table.groupby("speaker")["prepared"], desc="measuring voices", leave=False)
+def with_speaker_features(table: pd.DataFrame, compute_features: Callable[[Tensor], Tensor]) -> pd.DataFrame:
+    """Add a column ``speaker_features``: statistics of each speaker's features over all utterances of the table."""
+    groups = tqdm(table.groupby("speaker")["prepared"], desc="speaker statistics", leave=False)
+    statistics = {
+        speaker: SpeakerStatistics.measure_features(
+            compute_features(torch.from_numpy(np.load(path))[None]) for path in paths
+        )
+        for speaker, paths in groups
     }
-    return table.assign(voice=table["speaker"].map(voices))
+    return table.assign(speaker_features=table["speaker"].map(statistics))

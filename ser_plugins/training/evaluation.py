@@ -1,4 +1,4 @@
-"""What an encoder and a classifier make of a part of a corpus."""
+"""Embeddings and predictions of a part of a corpus."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batc
     """Embed whole utterances: [N, 1, E] on the CPU, in the order of ``table``."""
     dataset = make_dataset(by_length(table), "emotion", classes)  # from files: each is read once
     loader = SaveableDataLoader(dataset, batch_size=batch_size, collate_fn=PaddedBatch)
-    brain.modules.eval()
-    ids, _, embeddings = brain.embed_all(tqdm(loader, desc="embedding", leave=False))
+    ids, embeddings = brain.embed(tqdm(loader, desc="embedding", leave=False))
     found = dict(zip(ids, embeddings.cpu(), strict=True))
     return torch.stack([found[str(name)] for name in table["id"]])
 

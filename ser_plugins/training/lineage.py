@@ -1,69 +1,142 @@
-"""The runs that led to a model, each of which began with the weights of the one before."""
+"""Lineage of a model: the trainings that led to its weights, identified by content."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from ser_plugins import configuration
-from ser_plugins.evaluation.results import METRICS, Run, read_metrics
-from ser_plugins.model_folder.saving import HYPERPARAMS
+import pandas as pd
 
-RANDOM, OWN_SPEAKERS = "none", "speakers of the training part"
+from ser_plugins.errors import InputError
+from ser_plugins.files import atomic_write
+
+LINEAGE = "lineage.json"
+NO_PRETRAINING = "none"
 
 
 @dataclass(frozen=True)
-class History:
-    """What is known of how a model came to be.
+class Training:
+    """One training of a lineage.
 
     Attributes
     ----------
-    runs : list of Run
-        The runs that led to it, the last one first.
+    run_id : str
+        Identifier of the run.
+    strategy, corpus : str
+        As in its ``metrics.json``.
+    fold : int or None
+        Fold of a cross-validation; None of a pre-training.
+    seed : int
+        Its seed.
+    sha256 : str
+        SHA-256 of the file of encoder weights that it left.
     start : str
-        What the first of them began with, as it says: ``RANDOM``, ``OWN_SPEAKERS``, a folder or a Hub id; "" where no
-        run is known.
-    folder : pathlib.Path
-        Where that lies, if it was found.
+        Source of its initial weights, as given: "none", a folder, a Hub id or a built-in name.
+    speakers : tuple of str
+        Keys of the speakers that it was trained on, as `speaker_keys` makes them.
+    licence : str
+        Licence of the corpus.
+    synthetic : bool
+        True where the corpus is synthetic.
+    commit : str or None
+        Commit of the package.
     """
 
-    runs: list[Run]
-    start: str
-    folder: Path
+    run_id: str
+    strategy: str
+    corpus: str
+    fold: int | None
+    seed: int
+    sha256: str
+    start: str = NO_PRETRAINING
+    speakers: tuple[str, ...] = ()
+    licence: str = "unknown"
+    synthetic: bool = False
+    commit: str | None = None
 
 
-def history(folder: Path) -> History:
-    """Follow a model back through what the ``metrics.json`` beside it and beside its first weights say.
+Lineage = tuple[Training, ...]
+
+
+def speaker_keys(names: Iterable[str]) -> tuple[str, ...]:
+    """Make keys of speakers that compare equal where ``<corpus>-<speaker>`` does, and show no name.
+
+    Example
+    -------
+    >>> speaker_keys(["ravdess-01"])
+    ('64fc2b9b9ac2',)
+    """
+    return tuple(hashlib.sha256(name.encode()).hexdigest()[:12] for name in dict.fromkeys(names))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_lineage(folder: Path, lineage: Sequence[Training]) -> None:
+    """Write ``lineage.json`` into a model folder, first training first."""
+    atomic_write(folder / LINEAGE, json.dumps([asdict(one) for one in lineage], indent=1) + "\n")
+
+
+def read_lineage(weights: Path) -> Lineage:
+    """Read the trainings that led to a file of weights, from ``lineage.json`` beside it.
 
     Parameters
     ----------
-    folder : pathlib.Path
-        ``model/`` or ``encoder/`` of a run.
+    weights : pathlib.Path
+        File of encoder weights in a model folder.
+
+    Returns
+    -------
+    tuple of Training
+        First training first; empty where the folder records none.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or records other weights.
     """
-    runs: list[Run] = []
-    start = ""
-    seen: set[Path] = set()  # another folder may have the name that a run's first weights had
-    while folder.resolve() not in seen and ((run := folder.resolve().parent) / METRICS).is_file():
-        seen.add(folder.resolve())
-        metrics = read_metrics(run)
-        runs.append(Run(run, metrics))
-        start = metrics.get("pretrained_encoder") or hyperparameter(run, "pretrained_encoder") or RANDOM
-        found = None if start in {RANDOM, OWN_SPEAKERS} else _find(start, folder)
-        if found is None:
-            break
-        folder = found
-    return History(runs, start, folder)
+    file = weights.with_name(LINEAGE)
+    if not file.is_file():
+        return ()
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))
+        lineage = tuple(Training(**{**one, "speakers": tuple(one["speakers"])}) for one in records)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is no lineage; export the model folder again") from error
+    if lineage and weights.is_file() and lineage[-1].sha256 != file_sha256(weights):
+        raise InputError(f"{file} records other weights than {weights.name}; export the model folder again")
+    return lineage
 
 
-def _find(start: str, folder: Path) -> Path | None:
-    """Find the folder that the run of a model began with: named as it was given, relative to where it was started."""
-    places = [*folder.absolute().parent.parents, *folder.resolve().parent.parents, Path.cwd()]
-    found = next((place / start for place in places if (place / start).exists()), None)
-    return found.parent if found is not None and found.is_file() else found  # a file is the weights themselves
+def check_unheard(lineage: Lineage, held_out: pd.DataFrame, source: str) -> None:
+    """Stop where a training of a lineage heard speakers that a fold validates or tests on.
 
+    Parameters
+    ----------
+    lineage : tuple of Training
+        Trainings of the pre-trained encoder.
+    held_out : pandas.DataFrame
+        ``id`` and ``speaker`` of the utterances, each after its corpus' name and a hyphen.
+    source : str
+        Source of the encoder, for the message.
 
-def hyperparameter(run: Path, name: str) -> Any:
-    """Read a key of a run's ``hyperparams.yaml``; None where there is none."""
-    file = run / HYPERPARAMS
-    return configuration.read(file).get(name) if file.is_file() else None
+    Raises
+    ------
+    InputError
+        If it did; the message says which training.
+    """
+    keys = {name: speaker_keys([name])[0] for name in held_out["speaker"].unique()}
+    for training in lineage:
+        heard = held_out["speaker"].map(keys).isin(training.speakers)
+        if heard.any():
+            fold = "" if training.fold is None else f", fold {training.fold}"
+            raise InputError(
+                f"the encoder {source} was trained on speakers of {int(heard.sum())} utterances that this fold "
+                f"validates or tests on, as {held_out.loc[heard, 'id'].iloc[0]} ({training.strategy} on "
+                f"{training.corpus}{fold}); give that of the same fold, …/fold{{fold}}/…, or one of another corpus"
+            )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from speechbrain.utils.distributed import run_on_main
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -19,79 +18,50 @@ from ser_plugins.audio.speech import VADS, SpeechNormalizer
 from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
-from ser_plugins.errors import InputError, disk_full_told
+from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import curve_figure
 from ser_plugins.evaluation.measures import equal_error_rate
-from ser_plugins.model_folder.saving import inference_yaml, save_model_folder
+from ser_plugins.model_folder.saving import CHECKPOINT, inference_yaml, save_model_folder
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.fit import Hparams, alone_in, finish, is_finished, run_facts, train
+from ser_plugins.training.lineage import NO_PRETRAINING, Lineage, Training, file_sha256, speaker_keys, write_lineage
+from ser_plugins.training.modules import unwrap
 from ser_plugins.training.recipe import Recipe
+from ser_plugins.training.run import Hparams, finish
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
 
-SPLIT_SEED = 1  # whatever a training's seed is: all of a corpus' trainings take the same shards, and compare
+SPLIT_SEED = 1  # one division for all seeds of a training, so that they share the shards and compare
+CORPUS_FOLDERS = ("data_folder", "ravdess_folder", "cremad_folder")
 logger = logging.getLogger(__name__)
 
 
 class SpeakerBrain(EncoderBrain):
-    """Train to tell speakers apart; validate by trial pairs of others."""
+    """Train on speaker identification; validate by trial pairs of other speakers, ``hparams.trials``."""
 
-    criterion = "eer"
-    shards: ShardFolder
+    criterion, best = "eer", "min"
 
     def validate(self) -> dict[str, float]:
         """Accuracy on utterances of the training speakers, equal error rate on trial pairs of others."""
-        return {**super().validate(), "eer": trial_error(self, self.shards)}
+        return {**super().validate(), "eer": self.trial_error(self.hparams.trials)}
 
-
-@torch.no_grad()
-def trial_error(brain: EncoderBrain, shards: ShardFolder) -> float:
-    """Equal error rate of the trial pairs, by the cosine of the embeddings of whole utterances."""
-    encoder = brain.modules.embedding_model
-    encoder = getattr(encoder, "module", encoder)  # outside of DDP, which would wait for the others
-    found: dict[str, Tensor] = {}
-    for batch in tqdm(utterance_loader(shards.part("trials")), desc="trials", leave=False):
-        wavs, lengths = batch.to(brain.device).signal
-        feats = brain.modules.mean_var_norm(brain.modules.compute_features(wavs), lengths)
-        embeddings = encoder(feats, lengths).squeeze(1).float()
-        found.update(zip(batch.id, functional.normalize(embeddings).cpu(), strict=True))
-    pairs = shards.trials()
-    first, second = (torch.stack([found[name] for name in pairs[column]]) for column in ("first", "second"))
-    return equal_error_rate(pairs["target"].tolist(), (first * second).sum(1).tolist())
-
-
-def pretrain(recipe: Recipe) -> Path:
-    """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
-    recipe.require("shards_folder", "recipes/train.py")
-    check_voices(recipe)
-    output = recipe.output_folder()
-    if is_finished(recipe.tree, output):
-        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train anew", output)
-        return output
-    with disk_full_told(output, recipe.tree["cache_folder"]):
-        shards = run_on_main(prepare_shards, [recipe])
-        tree = {**recipe.tree, "labels": shards.speakers}
-        source = tree["pretrained_encoder"]
-        with alone_in(output):
-            brain, _ = train(tree, recipe.options, output, source, SpeakerBrain, partial(make_loaders, shards=shards))
-            run_on_main(export, [recipe, tree, shards, brain, output])
-    return output
-
-
-def check_voices(recipe: Recipe) -> None:
-    """Stop where what tells the speakers apart is to be taken away."""
-    _, norm = recipe.front_end()
-    if getattr(norm, "axis", None) == "speaker" or recipe.tree["speaker_centred"]:
-        raise InputError(
-            "speakers are told apart by what --norm_axis speaker and --speaker_centred take away; leave them to "
-            "recipes/train.py"
-        )
+    @torch.no_grad()
+    def trial_error(self, shards: ShardFolder) -> float:
+        """Equal error rate of the trial pairs, by the cosine of the embeddings of whole utterances."""
+        encoder = unwrap(self.network("embedding_model"))  # outside of DDP, which would wait for the other processes
+        found: dict[str, Tensor] = {}
+        for batch in tqdm(utterance_loader(shards.part("trials")), desc="trials", leave=False):
+            feats, lengths = self.augmentation.features(self.modules, batch.to(self.device), augment=False)
+            embeddings = encoder(feats, lengths).squeeze(1).float()
+            found.update(zip(batch.id, functional.normalize(embeddings).cpu(), strict=True))
+        pairs = shards.trials()
+        first, second = (torch.stack([found[name] for name in pairs[column]]) for column in ("first", "second"))
+        return equal_error_rate(pairs["target"].tolist(), (first * second).sum(1).tolist())
 
 
 def prepare_shards(recipe: Recipe) -> ShardFolder:
     """Open the corpus' shards, or pack them."""
     tree = recipe.tree
     folder = Path(tree["shards_folder"] or Path(tree["cache_folder"]) / "shards" / tree["corpus"])
-    if not any(value for key, value in recipe.corpus_tree.items() if key.endswith("_folder")):
+    if not any(tree[key] for key in CORPUS_FOLDERS if key in tree):
         found = open_shards(folder)
         if found is not None:
             check_shards(found, recipe.normalizer())
@@ -127,28 +97,33 @@ def check_shards(shards: ShardFolder, normalizer: SpeechNormalizer) -> None:
 
 def read_speakers(recipe: Recipe) -> SpeakerCorpus:
     """Read a corpus of speakers, or the speakers of a corpus of emotions."""
-    corpus = configuration.build(recipe.corpus_tree)["reader"].read()
+    corpus = recipe.read_corpus()
     if isinstance(corpus, Corpus):
         return SpeakerCorpus(corpus.name, corpus.table[["path", "speaker"]], synthetic=corpus.synthetic)
     assert isinstance(corpus, SpeakerCorpus)
     return corpus
 
 
-def make_loaders(brain: EncoderBrain, hparams: Hparams, shards: ShardFolder) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Random crops for training, whole utterances of the same speakers for validation."""
-    assert isinstance(brain, SpeakerBrain)
+def make_loaders(brain: SpeakerBrain, tree: Hparams, shards: ShardFolder) -> tuple[StreamLoader, DataLoader[Any]]:
+    """Make loaders of random crops for training and of whole utterances of the same speakers for validation."""
     speakers = shards.speakers
-    stream = CropStream(
-        shards.part("train"), speakers, hparams["batch_size"], hparams["crop_seconds"], int(hparams["seed"])
-    )
-    brain.shards = shards
-    brain.train_batches = StreamLoader(stream, hparams["loader_workers"])
-    brain.checkpointer.add_recoverable("train_loader", brain.train_batches)
-    return brain.train_batches, utterance_loader(shards.part("valid"), speakers)
+    stream = CropStream(shards.part("train"), speakers, tree["batch_size"], tree["crop_seconds"], tree["seed"])
+    train_loader = StreamLoader(stream, tree["loader_workers"])
+    train_loader.generator = torch.Generator()  # a loader draws a number at its start; not from the step's generator
+    brain.checkpointer.add_recoverable("train_loader", train_loader)
+    return train_loader, utterance_loader(shards.part("valid"), speakers)
 
 
-def export(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain: EncoderBrain, output: Path) -> None:
-    """Leave the encoder, the curve and what was measured."""
+def export_encoder(
+    tree: configuration.Tree,
+    shards: ShardFolder,
+    modules: Any,
+    best: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    lineage: Lineage,
+    output: Path,
+) -> None:
+    """Write the curve, ``encoder/`` with its lineage, and ``metrics.json``, which marks a finished run."""
     synthetic = shards.index["synthetic"]
     name = f"speaker identification, {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
     metrics = {
@@ -160,15 +135,24 @@ def export(recipe: Recipe, tree: configuration.Tree, shards: ShardFolder, brain:
         **{f"n_{part}": sum(counts) for part, counts in shards.index["parts"].items()},
         "trials": len(shards.trials()),
         "hours": round(shards.index["seconds"] / 3600, 2),
-        "eer": brain.best["eer"],
-        "accuracy": brain.best["accuracy"],
-        **run_facts(brain),
+        "eer": best["eer"],
+        "accuracy": best["accuracy"],
+        **facts,
         "shards_sha256": shards.index["settings"]["sha256"],
     }
     title = f"{name}: EER {100 * metrics['eer']:.2f} %, accuracy {100 * metrics['accuracy']:.1f} %"
     curve_figure(output / "train_log.txt", title, output / "curve.png")
     yaml = f"# {name}, seed {tree['seed']}\n" + inference_yaml(configuration.resolve(tree))
-    modules = brain.modules
-    save_model_folder(output / "encoder", yaml, modules.embedding_model, modules.classifier, shards.speakers)
+    encoder = output / "encoder"
+    save_model_folder(encoder, yaml, modules["embedding_model"], modules["classifier"], shards.speakers)
+    merged = "+" in metrics["corpus"]
+    own = Training(
+        **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "seed", "synthetic", "commit")},
+        fold=None,
+        sha256=file_sha256(encoder / CHECKPOINT),
+        start=metrics["pretrained_encoder"] or NO_PRETRAINING,
+        speakers=speaker_keys(name if merged else f"{metrics['corpus']}-{name}" for name in shards.speakers),
+    )
+    write_lineage(encoder, [*lineage, own])
     finish(output, metrics)
-    logger.info("%s; %s", title, output / "encoder")
+    logger.info("%s; %s", title, encoder)

@@ -51,7 +51,7 @@ def test_the_interval_is_that_of_resampled_actors():
     assert found == pytest.approx(percentiles(actors_resampled), abs=0.02)
     # Other ways are far off, so that the test tells them apart.
     for wrong in (actors_without_weights, clips_resampled):
-        assert np.abs(percentiles(wrong, 500) - found).max() > 0.05
+        assert np.abs(percentiles(wrong, 500) - found).max() > 0.035
 
 
 def test_an_actor_who_is_always_wrong_widens_it_to_all_accuracies():

@@ -17,6 +17,7 @@ from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder import convert
 from ser_plugins.model_folder.saving import CHECKPOINT
+from ser_plugins.training.lineage import read_lineage
 from ser_plugins.training.transfer import transfer
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,7 @@ def folder(weights, tmp_path_factory):
 @pytest.fixture
 def encoder():
     """The encoder of the recipe, not yet filled."""
-    return configuration.build(configuration.read(ROOT / "hparams" / "s5_thin.yaml"))["embedding_model"]
+    return configuration.build(configuration.compose("s5_thin", "synthetic"))["embedding_model"]
 
 
 def test_the_arrays_are_as_many_as_of_the_published_file(arrays):
@@ -299,6 +300,8 @@ def test_the_note_says_what_it_is_made_from(weights, folder, tmp_path, monkeypat
     monkeypatch.setattr(convert, "PUBLISHED", blob)
     assert convert.convert_vgg(weights, tmp_path)
     note = yaml.safe_load((tmp_path / convert.NOTE).read_text())
+    (record,) = read_lineage(tmp_path / CHECKPOINT)
+    assert record.corpus == "VoxCeleb2" and record.licence == note["licence"] and record.start == "none"
     assert note["genuine"] and "CC BY 4.0" in note["licence"] and note["source"] == convert.URL
 
 
@@ -311,7 +314,7 @@ def test_the_command_converts_again_and_names_what_it_did(weights, folder, tmp_p
         command(weights, tmp_path)
         printed = capsys.readouterr()
         assert "NOT the published file" in printed.out and f"--pretrained_encoder {tmp_path}" in printed.out
-        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE}
+        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE, convert.LINEAGE}
         for name in (CHECKPOINT, convert.NOTE):
             assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     with pytest.raises(SystemExit, match=r"^error: cannot read .*none\.h5"):

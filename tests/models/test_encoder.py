@@ -1,5 +1,7 @@
 """Padding, shapes and formulas of the encoder."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from torch.nn import functional
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 from ser_plugins.models.encoder import MarginClassifier, UtteranceEncoder, center_by_speaker
-from ser_plugins.models.ghostvlad import GhostVLAD
+from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
 from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
 
@@ -89,6 +91,38 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_frames(compiled: bool) -> 
     torch.testing.assert_close(masked.running_var, plain.running_var)
     torch.testing.assert_close(masked.running_mean, plain.running_mean)
     assert (out * ~mask).abs().max() == 0
+
+
+@pytest.mark.parametrize("pooling", [GhostVLAD, MeanPooling, partial(ProjectedGhostVLAD, projected_size=6)])
+def test_the_size_of_a_pooling_is_that_of_the_backbone(pooling: Callable[..., torch.nn.Module]) -> None:
+    """As where it is given: the same weights, the same names."""
+    encoders = []
+    for size in ((), (16,)):
+        torch.manual_seed(0)
+        encoders.append(UtteranceEncoder(SEResNet34((8, 8, 8, 16), (1, 1, 1, 1)), pooling(*size), 12))
+    derived, given = (encoder.state_dict() for encoder in encoders)
+    assert list(derived) == list(given)
+    assert all(torch.equal(one, other) for one, other in zip(derived.values(), given.values(), strict=True))
+    assert encoders[0].pooling.input_size == 16 and encoders[0].output_size == 12
+
+
+def test_sizes_that_differ_are_refused_at_construction() -> None:
+    with pytest.raises(ValueError, match=r"SEResNet34 gives descriptors of 128 .* GhostVLAD takes 64; leave its"):
+        UtteranceEncoder(SEResNet34(), GhostVLAD(64))
+    with pytest.raises(ValueError, match="Flatten has no output_size; give GhostVLAD its input_size"):
+        UtteranceEncoder(torch.nn.Flatten(), GhostVLAD())
+    UtteranceEncoder(torch.nn.Flatten(), GhostVLAD(64))
+    with pytest.raises(ValueError, match="GhostVLAD has no input_size; give it"):
+        GhostVLAD()(torch.randn(1, 3, 8))
+
+
+@torch.no_grad()
+def test_a_dynamically_quantised_encoder_runs() -> None:
+    encoder, feats = make_encoder(), torch.randn(2, 40, 257)
+    linear = {torch.nn.Linear}
+    quantised = torch.ao.quantization.quantize_dynamic(encoder, linear, dtype=torch.qint8)
+    assert not isinstance(quantised.embedding, torch.nn.Linear)
+    assert torch.cosine_similarity(quantised(feats), encoder(feats), dim=-1).min() > 0.99
 
 
 def test_training_statistics_see_no_padding() -> None:

@@ -58,7 +58,7 @@ def test_descriptors_are_the_weighted_layers_of_each_utterance_alone(source, nor
     backbone.layer_weights.data = torch.tensor(weights, dtype=torch.float32)
     network, clips = AutoModel.from_pretrained(source).eval(), utterances()
     descriptors, lengths = backbone(*padded(clips))
-    assert descriptors.shape == (4, 24, backbone.descriptor_size) and descriptors.shape[2] == 16
+    assert descriptors.shape == (4, 24, backbone.output_size) and descriptors.shape[2] == 16
     for clip, found, length in zip(clips, descriptors, lengths, strict=True):
         expected = by_hand(network, clip, weights, normalize)
         frames = round(float(length) * 24)
@@ -70,7 +70,7 @@ def test_descriptors_are_the_weighted_layers_of_each_utterance_alone(source, nor
 @torch.no_grad()
 def test_an_utterance_has_the_embedding_that_it_has_alone(source):
     backbone = SSLBackbone(source)
-    encoder, clips = UtteranceEncoder(backbone, GhostVLAD(backbone.descriptor_size), 8).eval(), utterances()
+    encoder, clips = UtteranceEncoder(backbone, GhostVLAD(), 8).eval(), utterances()
     batch, lengths = padded(clips)
     longer = torch.nn.functional.pad(batch, (0, 3000))
     together = [encoder(batch, lengths), encoder(longer, lengths * 4000 / 7000), encoder(longer)]

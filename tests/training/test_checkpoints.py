@@ -4,9 +4,8 @@ import sys
 
 import pytest
 import torch
-from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
-from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
+from ser_plugins.training.checkpoints import EpochCounter, Stopwatch, WholeCheckpointer
 
 SAVE_AND_DIE = """
 import os, sys, torch
@@ -44,10 +43,7 @@ def test_half_deleted_it_does_not_count(tmp_path):
 
 
 def test_a_resumed_run_knows_its_best_epoch(tmp_path):
-    def counter() -> EpochCounterWithStopper:
-        return EpochCounterWithStopper(limit=9, limit_to_stop=3, limit_warmup=0, direction="max")
-
-    before, after = counter(), counter()
+    before, after = EpochCounter(9, patience=3), EpochCounter(9, patience=3)
     for accuracy in (0.7, 0.6, 0.6):
         next(before)
         before.update_metric(accuracy)
@@ -71,3 +67,24 @@ def test_the_stopwatch_adds_up(tmp_path, monkeypatch):
     WholeCheckpointer(tmp_path, {"stopwatch": second}).recover_if_possible()
     now[0] = 505.0
     assert second.seconds() == 35.0
+
+
+@pytest.mark.parametrize("settings", [{"limit": 0}, {"limit": 2.5}, {"limit": 3, "patience": -1}, {"limit": True}])
+def test_an_epoch_counter_needs_whole_numbers_above_0(settings):
+    with pytest.raises(ValueError, match="must be a whole number above 0, got"):
+        EpochCounter(**settings)
+
+
+@pytest.mark.parametrize(("key", "sign"), [("max_keys", 1), ("min_keys", -1)])
+def test_the_best_epochs_and_one_a_minute_are_saved(tmp_path, monkeypatch, key, sign):
+    checkpointer = WholeCheckpointer(tmp_path, {"layer": torch.nn.Linear(1, 1)})
+    results = [0.5, 0.6, 0.55, 0.6, 0.5, 0.5, 0.7]  # the third, fifth and sixth are not the best so far
+    clock = [100, 110, 120, 130, 191, 192, 193]
+    saved = []
+    monkeypatch.setattr(
+        WholeCheckpointer, "save_checkpoint", lambda self, **facts: saved.append(facts["meta"]["result"])
+    )
+    for result, now in zip(results, clock, strict=True):
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        checkpointer.save_and_keep_only(meta={"result": sign * result}, num_to_keep=1, **{key: ["result"]})
+    assert [sign * one for one in saved] == [0.5, 0.6, 0.6, 0.5, 0.7]

@@ -12,7 +12,15 @@ from torch.utils.data import DataLoader
 
 from ser_plugins.audio.spectrogram import MelSpectrogram
 from ser_plugins.training import data
-from ser_plugins.training.data import HeldBatch, HeldDataset, by_length, crop, make_dataset, make_loader, with_voices
+from ser_plugins.training.data import (
+    ResidentBatch,
+    ResidentDataset,
+    by_length,
+    crop,
+    make_dataset,
+    make_loader,
+    with_speaker_features,
+)
 
 LENGTHS = [300, 100, 500, 100]
 
@@ -81,28 +89,30 @@ def test_by_length_sorts_and_keeps_equal_ones_in_order(table):
     pd.testing.assert_frame_equal(ordered.loc[table.index], table)
 
 
-def test_voices_are_those_of_all_that_the_table_has_of_a_speaker(table):
+def test_speaker_features_are_measured_over_all_utterances_of_a_speaker(table):
     features = MelSpectrogram(log=True)
-    known = with_voices(table, features)
+    known = with_speaker_features(table, features)
     of_01 = torch.cat([features(torch.from_numpy(np.load(table["prepared"].iloc[i]))[None])[0] for i in (0, 2, 3)])
     for i, item in enumerate(make_dataset(known, "emotion", ["happy", "sad"])):
         if i != 1:
-            np.testing.assert_allclose(item["voice"][:-1], of_01.mean(0), rtol=1e-5)
-            assert float(item["voice"][-1]) == pytest.approx(float((of_01 - of_01.mean(0)).square().mean().sqrt()))
-    assert not torch.allclose(known["voice"].iloc[1], known["voice"].iloc[0])
+            np.testing.assert_allclose(item["speaker_features"][:-1], of_01.mean(0), rtol=1e-5)
+            assert float(item["speaker_features"][-1]) == pytest.approx(
+                float((of_01 - of_01.mean(0)).square().mean().sqrt())
+            )
+    assert not torch.allclose(known["speaker_features"].iloc[1], known["speaker_features"].iloc[0])
     loader = SaveableDataLoader(make_dataset(known, "speaker", ["01", "02"]), batch_size=4, collate_fn=PaddedBatch)
-    assert next(iter(loader)).voice.data.shape == (4, 81)
+    assert next(iter(loader)).speaker_features.data.shape == (4, 81)
 
 
 @pytest.mark.parametrize("seconds", [None, 250 / 16000, 100 / 16000, 1200 / 16000])
-def test_what_a_device_holds_makes_the_batches_that_files_make(table, seconds):
-    known = with_voices(table, MelSpectrogram())
+def test_batches_from_device_memory_equal_batches_from_files(table, seconds):
+    known = with_speaker_features(table, MelSpectrogram())
     classes = ["happy", "sad"]
     files = DataLoader(
         make_dataset(known, "emotion", classes, seconds), batch_size=3, collate_fn=PaddedBatch, shuffle=False
     )
-    held = DataLoader(
-        HeldDataset(make_dataset(known, "emotion", classes), "cpu", seconds),
+    resident = DataLoader(
+        ResidentDataset(make_dataset(known, "emotion", classes), "cpu", seconds),
         batch_size=3,
         collate_fn=lambda batch: batch,
     )
@@ -110,12 +120,12 @@ def test_what_a_device_holds_makes_the_batches_that_files_make(table, seconds):
         torch.manual_seed(repeat)
         theirs = list(files)
         torch.manual_seed(repeat)
-        ours = list(held)
+        ours = list(resident)
         assert len(theirs) == len(ours) == 2
         for one, other in zip(ours, theirs, strict=True):
-            assert isinstance(one, HeldBatch) and one.to("cpu") is one
+            assert isinstance(one, ResidentBatch) and one.to("cpu") is one
             assert one.id == other.id and one.speaker == other.speaker
-            for key in ("signal", "label", "voice"):
+            for key in ("signal", "label", "speaker_features"):
                 (data, lengths), (their_data, their_lengths) = getattr(one, key), getattr(other, key)
                 assert data.dtype == their_data.dtype
                 torch.testing.assert_close(data, their_data, rtol=0, atol=0)
@@ -128,9 +138,11 @@ def test_a_processor_reads_files(table):
     assert isinstance(batch, PaddedBatch) and batch.signal.data.shape == (4, 500)
 
 
-@pytest.mark.parametrize(("free", "held"), [(1e9, True), (1e3, False)])
-def test_a_gpu_with_enough_memory_holds_the_audio(table, monkeypatch, free, held):
+@pytest.mark.parametrize(("free", "resident"), [(1e9, True), (1e3, False)])
+def test_a_gpu_with_enough_memory_gets_the_audio(table, monkeypatch, free, resident):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
-    monkeypatch.setattr(data, "HeldDataset", lambda dataset, device, seconds: HeldDataset(dataset, "cpu", seconds))
+    monkeypatch.setattr(
+        data, "ResidentDataset", lambda dataset, device, seconds: ResidentDataset(dataset, "cpu", seconds)
+    )
     (batch,) = make_loader(table, "emotion", ["happy", "sad"], "cuda", batch_size=4)
-    assert isinstance(batch, HeldBatch if held else PaddedBatch) and batch.signal.data.shape == (4, 500)
+    assert isinstance(batch, ResidentBatch if resident else PaddedBatch) and batch.signal.data.shape == (4, 500)

@@ -1,6 +1,8 @@
 """Passes captured as CUDA graphs do what the encoder does."""
 
 import copy
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +10,6 @@ import torch
 from ser_plugins import GhostVLAD, MeanPooling, SEResNet34, ThinResNet34, UtteranceEncoder
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.training import graphs
-from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.graphs import EncoderGraphs
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
@@ -23,7 +24,7 @@ def test_what_looks_at_values_is_not_captured():
     assert UtteranceEncoder(ThinResNet34(), MeanPooling(3584)).capturable
     own = MeanPooling(16)
     own.capturable = False
-    assert not UtteranceEncoder(SEResNet34(), own).capturable
+    assert not UtteranceEncoder(SEResNet34((4, 8, 8, 16)), own).capturable
     assert not getattr(SSLBackbone, "capturable", False)
 
 
@@ -39,6 +40,7 @@ def captured(monkeypatch):
         found.append(tuple(inputs[0].shape))
         return passes
 
+    monkeypatch.setattr(graphs, "usable", lambda *_: True)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
     return found
@@ -49,7 +51,7 @@ def test_each_shape_without_padding_is_captured_once(captured, monkeypatch):
     torch.manual_seed(0)
     usual = small_encoder().train()
     encoder = copy.deepcopy(usual)
-    passes = EncoderGraphs(encoder)
+    passes = partial(EncoderGraphs(), encoder)
     for step, frames in enumerate([48, 64, 48, 80, 64, 48]):
         feats, lengths = torch.randn(6, frames, 40), torch.ones(6)
         if step == 2:
@@ -63,30 +65,23 @@ def test_each_shape_without_padding_is_captured_once(captured, monkeypatch):
 
 
 def test_features_that_are_trained_have_their_gradient(captured):
-    passes, feats = EncoderGraphs(small_encoder().train()), torch.randn(6, 48, 40, requires_grad=True)
+    passes, feats = partial(EncoderGraphs(), small_encoder().train()), torch.randn(6, 48, 40, requires_grad=True)
     passes(feats, torch.ones(6)).square().sum().backward()
     assert feats.grad is not None and not captured
 
 
 @pytest.mark.parametrize(
-    ("device", "changes", "expected"),
+    ("device", "encoder", "expected"),
     [
-        ("cuda", {}, True),
-        ("cpu", {}, False),
-        ("cuda", {"grad_accumulation_factor": 2}, False),
-        ("cuda", {"embedding_model": torch.nn.Linear(4, 4)}, False),
-        ("cuda", {"embedding_model": torch.compile(small_encoder())}, False),
+        ("cuda", small_encoder(), True),
+        ("cpu", small_encoder(), False),
+        ("cuda", torch.nn.Linear(4, 4), False),
+        ("cuda", torch.compile(small_encoder()), False),
     ],
 )
-def test_where_training_is_by_graphs(captured, device, changes, expected):
-    options = {"lr": 0.1, **{key: value for key, value in changes.items() if key != "embedding_model"}}
-    modules = {"embedding_model": changes.get("embedding_model", small_encoder()), "classifier": torch.nn.Linear(8, 2)}
-    brain = EncoderBrain(modules, lambda weights: torch.optim.SGD(weights, 0.1), options, {"device": "cpu"})
-    brain.device_type = device
-    brain.init_optimizers()
-    assert (brain.graphs is not None) == expected
-    brain.settle()
-    assert brain.graphs is None
+def test_where_graphs_are_used(device, encoder, expected):
+    feats = SimpleNamespace(device=torch.device(device))
+    assert graphs.usable(encoder, feats) == expected
 
 
 @needs_gpu
@@ -97,7 +92,8 @@ def test_graphs_do_what_the_encoder_does(dtype, monkeypatch):
     torch.manual_seed(0)
     usual = small_encoder().cuda().train()
     graphed = copy.deepcopy(usual)
-    passes = EncoderGraphs(graphed)
+    memory = EncoderGraphs()
+    passes = partial(memory, graphed)
     optimizer = torch.optim.SGD(usual.parameters(), 0.05)
     close = {"rtol": 1e-3, "atol": 1e-4} if dtype is None else {"rtol": 0.05, "atol": 0.05}
     most = 1e-3 if dtype is None else 0.1  # of the gradient's length
@@ -125,5 +121,5 @@ def test_graphs_do_what_the_encoder_does(dtype, monkeypatch):
         graphed.load_state_dict(usual.state_dict())
         for encoder in (usual, graphed):
             encoder.zero_grad(set_to_none=True)
-    assert len(passes.passes) == 2  # not the third, nor what is padded
+    assert len(memory.passes) == 2  # not the third, nor what is padded
     assert usual.norm.num_batches_tracked == 8

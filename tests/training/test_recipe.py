@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_plugins.training.cli import start
+from ser_plugins.training.recipe import start
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
 
@@ -35,14 +35,14 @@ def test_freed_memory_is_used_again():
 
 
 def test_the_recipes_do_not_say_that_they_cannot_save_figures():
-    code = "import ser_plugins.training.cli"
+    code = "import ser_plugins.training.recipe"
     assert not subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
 
 
-def test_an_interrupted_recipe_says_how_it_goes_on(monkeypatch):
+def test_an_interrupted_recipe_says_how_to_resume(monkeypatch):
     def interrupted(recipe):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["train.py", str(HPARAMS / "s1.yaml")])
-    with pytest.raises(SystemExit, match=r"^interrupted; the same command goes on$"):
+    with pytest.raises(SystemExit, match=r"^interrupted; the same command resumes$"):
         start(interrupted)
