@@ -54,7 +54,7 @@ def test_other_folds_stand_beside_it_with_their_mean(tmp_path, write_run):
     assert [row[1] for row in table if row[0] in {"1 (this model)", "2", "3"}] == ["70.0", "50.0", "45.0"]
     mean = 100 * statistics.mean(accuracies)
     assert next(row for row in table if row[0] == "mean of 3 of 10")[1] == f"{mean:.1f}"
-    assert f"This one is {70 - mean:.1f} points of accuracy above it" in card
+    assert f"This fold is {70 - mean:.1f} points of accuracy above it" in card
 
 
 def test_a_fold_below_the_mean_takes_no_warning(tmp_path, write_run):
