@@ -44,13 +44,18 @@ def quick(monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
 
-def test_a_model_goes_there_and_comes_back(hub, tmp_path, write_run):
+def publish(*words):
+    """Run the recipe in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["publish.py", *map(str, words)])
+        runpy.run_path(str(ROOT / "recipes" / "publish.py"), run_name="__main__")
+
+
+def test_a_model_goes_there_and_comes_back(hub, tmp_path, write_run, capsys):
     model = write_run(tmp_path / "fold1")
-    publish = [ROOT / "recipes" / "publish.py", model, "--repo_id", "user/name", "--revision", "v1", "--space"]
-    access = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_right"}
-    done = python(*publish, folder=tmp_path, **access)
-    assert done.returncode == 0, done.stderr
-    assert "model user/name published" in done.stdout and "space user/name published" in done.stdout
+    publish(model, "--repo_id", "user/name", "--revision", "v1", "--space")
+    printed = capsys.readouterr().out
+    assert "model user/name published" in printed and "space user/name published" in printed
     assert hub.asked["commit"] == 2
     files = hub.files("user/name", branch="v1")
     assert set(files) == {*FILES, "reference.json", "README.md", "confusion.png", ".gitattributes"}
@@ -155,25 +160,27 @@ def test_other_names_than_those_of_repositories_are_refused(name):
 
 def test_a_dry_run_shows_all_and_asks_for_nothing(hub, tmp_path, write_run, monkeypatch, capsys):
     model = write_run(tmp_path / "fold1")
+    reference = json.loads((model / "reference.json").read_text())
+    monkeypatch.setattr(publishing, "check_model_folder", lambda folder: reference)  # in a separate process, elsewhere
     monkeypatch.delenv("HF_TOKEN")
-    words = ["publish.py", str(model), "--repo_id", "user/name", "--dry_run", "--space"]
-    monkeypatch.setattr(sys, "argv", words)
-    runpy.run_path(str(ROOT / "recipes" / "publish.py"), run_name="__main__")
-    told = capsys.readouterr().out
+    publish(model, "--repo_id", "user/name", "--dry_run", "--space")
+    printed = capsys.readouterr().out
     assert not hub.asked and not hub.repos
-    sizes = {name: size.replace(",", "") for size, name in re.findall(r"^ *([\d,]+)  (\S+)$", told, re.MULTILINE)}
+    sizes = {name: size.replace(",", "") for size, name in re.findall(r"^ *([\d,]+)  (\S+)$", printed, re.MULTILINE)}
     assert all(sizes[name] == str((model / name).stat().st_size) for name in FILES)
     assert {"reference.json", "confusion.png", "app.py", "requirements.txt"} <= set(sizes)
-    assert "license: cc-by-nc-sa-4.0" in told and "nothing was published" in told
+    assert "license: cc-by-nc-sa-4.0" in printed and "nothing was published" in printed
 
 
 def test_a_card_of_ones_own_and_a_map_are_published_as_they_are(model, monkeypatch):
     (model / "README.md").write_text("# My own\n")
-    (model / "map.npz").write_bytes(b"places")
+    (model / "map.npz").write_bytes(b"points")
+    (model / "lineage.json").write_text("[]")
     reference = json.loads((model / "reference.json").read_text())
     monkeypatch.setattr(publishing, "check_model_folder", lambda folder: reference)
     files = model_files(model, "user/name")
     assert files["README.md"] == b"# My own\n" and files["map.npz"] == model / "map.npz"
+    assert files["lineage.json"] == model / "lineage.json"
 
 
 def test_the_space_shows_the_model(monkeypatch):

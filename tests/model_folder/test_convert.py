@@ -255,7 +255,7 @@ def test_an_array_of_another_shape_is_named(arrays, name, shape):
 
 
 @pytest.mark.parametrize("content", [b"", b"no such format", b"\x89HDF\r\n\x1a\n half of one"])
-def test_what_is_no_keras_file_is_told_in_one_line(tmp_path, content):
+def test_other_files_than_keras_are_an_error_of_one_line(tmp_path, content):
     path = tmp_path / "weights.h5"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"weights\.h5 is not a complete file of Keras' weights .*; give") as caught:
@@ -263,7 +263,7 @@ def test_what_is_no_keras_file_is_told_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_damage_is_told_in_one_line(weights, tmp_path):
+def test_damage_is_an_error_of_one_line(weights, tmp_path):
     path = tmp_path / "weights.h5"
     path.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(InputError, match="not a complete file"):
@@ -285,7 +285,7 @@ def test_damage_is_told_in_one_line(weights, tmp_path):
         convert.convert_vgg(tmp_path / "none.h5", tmp_path)
 
 
-def test_a_missing_library_is_told(weights, tmp_path, monkeypatch):
+def test_a_missing_library_is_named(weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match="pip install h5py"):
         convert.convert_vgg(weights, tmp_path)
