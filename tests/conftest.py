@@ -79,14 +79,12 @@ def tiny_model() -> Callable[..., Any]:
     from ser_plugins.model_folder.saving import inference_yaml, self_contained
     from ser_plugins.models.batchnorm import MaskedBatchNorm
 
-    hparams = Path(__file__).parents[1] / "hparams"
-
     def make(strategy: str = "s1", seed: int = 1, labels: list[str] = LABELS, **settings: Any) -> Any:
         polarity = {label: ("positive", "negative")[i % 2] for i, label in enumerate(labels[1:])}
-        tiny = {"labels": labels, "polarity": polarity, "vad": "none", "embedding_size": 12}
-        if strategy not in {"ssl", "s5_thin"}:  # which have networks of their own
-            tiny |= {"channels": [4, 4, 8, 8], "descriptor_size": 8}
-        tree = configuration.merge(configuration.read(hparams / f"{strategy}.yaml"), {**tiny, **settings}, "")
+        tiny = {"labels": labels, "polarity": polarity, "vad": "none", "embedding_size": 12, "channels": [4, 4, 8, 8]}
+        tree = configuration.compose(strategy, "synthetic")
+        tree |= {key: value for key, value in {**tiny, **settings}.items() if key in tree}
+        assert set(settings) <= {"polarity", *tree}
         torch.manual_seed(seed)
         built = configuration.build(tree)
         for module in built["embedding_model"].modules():

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from ser_plugins.evaluation.results import read_runs
+from ser_plugins import configuration
+from ser_plugins.evaluation.results import METRICS, read_metrics, read_runs
 from ser_plugins.evaluation.tables import MEASURES
 from ser_plugins.model_folder.description import KEYS
-from ser_plugins.model_folder.lineage import OWN_SPEAKERS, RANDOM, History, history, hyperparameter
+from ser_plugins.model_folder.lineage import NO_PRETRAINING, Lineage, Training, read_lineage
 from ser_plugins.model_folder.loading import read_config
-from ser_plugins.model_folder.saving import CONFIG
+from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FIGURE = "confusion.png"
+OWN_SPEAKERS = "speakers of the training part"  # the initial weights of S2 in earlier versions
 Metrics = Mapping[str, Any]
 
 
@@ -89,18 +90,17 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
     """
     folder = folder.resolve()
     config = read_config(folder / CONFIG)
-    past = history_of(folder, config["labels"])
-    runs, start = [run.metrics for run in past.runs], initial_weights(past)
-    metrics = runs[0] if runs else None
+    metrics = own_metrics(folder, config["labels"])
+    lineage = own_lineage(folder, metrics)
     speakers = "eer" in metrics if metrics else folder.name == "encoder"
-    known, sources = data_sources(runs, start)
+    known, sources = data_sources(lineage)
     identifier, licence = licence_of(known, complete=len(known) == len(sources))
-    results = emotion_results(folder, metrics, runs, start) if metrics and not speakers else {}
+    results = emotion_results(folder, metrics, lineage) if metrics and not speakers else {}
     name = repo_id.split("/")[1]
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        metadata=metadata(name, identifier, speakers, runs, results).to_yaml(),
+        metadata=metadata(name, identifier, speakers, lineage, metrics, results).to_yaml(),
         title=name,
         repo_id=repo_id,
         revision=revision or "main",
@@ -108,12 +108,12 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         by_speaker=_by_speaker(config["modules"]),
         synthetic=bool(metrics and metrics["synthetic"]),
         acted=any(source.acted for source in known),
-        english=_english(runs),
+        english=_english(lineage),
         labels=[_cell(label) for label in config["labels"]],
         size=size,
         metrics=metrics,
         **results,
-        stages=[*([start] if start else []), *map(_stage, reversed(runs))] or ["The training is unknown."],
+        stages=stages(lineage, metrics),
         parts=[(name, _expression(part)) for name, part in config["modules"].items()],
         run=_run(metrics) if metrics else "",
         sources=sources or ["The data are unknown."],
@@ -122,38 +122,45 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
 
 
 def metadata(
-    name: str, licence: str, speakers: bool, runs: Sequence[Metrics], results: Mapping[str, Any]
+    name: str,
+    licence: str,
+    speakers: bool,
+    lineage: Lineage,
+    metrics: Metrics | None,
+    results: Mapping[str, Any],
 ) -> ModelCardData:
     """Return the front matter, with the results in the form that the Hub reads."""
     task = ["speaker-recognition"] if speakers else ["audio-classification", "speech-emotion-recognition"]
-    synthetic = ["synthetic"] if runs and runs[0]["synthetic"] else []
+    synthetic = ["synthetic"] if metrics and metrics["synthetic"] else []
+    evaluated = None if metrics is None else _verification(metrics) if speakers else _recognition(results)
     return ModelCardData(
-        language="en" if _english(runs) else None,
+        language="en" if _english(lineage) else None,
         license=licence,
         library_name="speechbrain",
         pipeline_tag=None if speakers else "audio-classification",
         tags=["speechbrain", "ser-plugins", "embeddings", *task, *synthetic],
-        datasets=sorted({corpus for run in runs for corpus in _corpora(run)} & set(SOURCES)) or None,
-        metrics=None if not runs else ["eer", "accuracy"] if speakers else ["accuracy", "recall", "f1"],
+        datasets=sorted({corpus for training in lineage for corpus in _corpora(training)} & set(SOURCES)) or None,
+        metrics=None if metrics is None else ["eer", "accuracy"] if speakers else ["accuracy", "recall", "f1"],
         model_name=name,
-        eval_results=(_verification(runs[0]) if speakers else _recognition(results)) if runs else None,
+        eval_results=evaluated,
     )
 
 
-def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], start: str) -> dict[str, Any]:
+def emotion_results(folder: Path, metrics: Metrics, lineage: Lineage) -> dict[str, Any]:
     """Collect the results of an emotion classifier for the template."""
-    n_folds = hyperparameter(folder.parent, "n_folds")
+    n_folds = _hyperparameters(folder.parent).get("n_folds")
     siblings = [run.metrics for run in read_runs(folder.parents[1])]
     siblings = siblings if metrics in siblings else []
     means = [statistics.mean(one[name] for one in siblings) for name in MEASURES] if siblings else []
     parts = [{"corpus": name, **one} for name, one in metrics.get("corpora", {}).items()]
-    earlier = {corpus for run in runs[1:] for corpus in _corpora(run)}
+    own = set(_corpora(lineage[-1]))
     return {
         "rows": [{**row, "name": _title(row["corpus"], metrics["synthetic"])} for row in (*parts, metrics)],
         "split": f"test speakers of fold {metrics['fold']}{f' of {n_folds}' if n_folds else ''}",
         "n_folds": n_folds,
-        # An earlier stage may have been trained on test speakers of the last one.
-        "unseen_speakers": not start.startswith("Weights") and not earlier & set(_corpora(metrics)),
+        # A training refuses an encoder that records a speaker of its test part; others record none.
+        "unseen_speakers": not _unknown_start(lineage)
+        and all(earlier.speakers or not own & set(_corpora(earlier)) for earlier in lineage[:-1]),
         "siblings": siblings,
         "means": means,
         "points": 100 * (metrics["accuracy"] - means[0]) if means else 0,
@@ -163,39 +170,57 @@ def emotion_results(folder: Path, metrics: Metrics, runs: Sequence[Metrics], sta
     }
 
 
-def history_of(folder: Path, labels: Sequence[Any]) -> History:
-    """Return the runs that led to a model, or none if the run beside it has other labels."""
-    past = history(folder)
-    last = past.runs[0].metrics if past.runs else {}
-    same = last.get("labels", labels) == labels and last.get("speakers", len(labels)) == len(labels)
-    return past if same else History([], "", folder)
+def own_metrics(folder: Path, labels: Sequence[Any]) -> Metrics | None:
+    """Read the ``metrics.json`` beside a model folder; None if there is none, or its run has other labels."""
+    if not (folder.parent / METRICS).is_file():
+        return None
+    metrics = read_metrics(folder.parent)
+    same = metrics.get("labels", labels) == labels and metrics.get("speakers", len(labels)) == len(labels)
+    return metrics if same else None
 
 
-def initial_weights(known: History) -> str:
-    """Describe the initial weights of the first of the runs that led to a model, in a sentence."""
-    if not known.runs:
-        return ""
-    if known.start == RANDOM:
-        return "Random weights."
-    if known.start == OWN_SPEAKERS:
-        return "From random weights, the network was pre-trained on the speakers of the training part."
-    note = known.folder / "source.yaml"  # written by recipes/convert.py
-    if note.is_file():
-        about = yaml.safe_load(note.read_text(encoding="utf-8"))
-        return f"Weights of {about['source']}, by {about['authors']}; licence: {about['licence']}."
-    outside = Path(known.start).is_absolute() or ".." in Path(known.start).parts
-    name = "an encoder" if outside else f"the encoder `{known.start}`"
-    return f"Weights of {name}, of which nothing else is known."
+def own_lineage(folder: Path, metrics: Metrics | None) -> Lineage:
+    """Read the lineage of a model folder; a folder of earlier versions has the last training only, by its metrics."""
+    recorded = read_lineage(folder / CHECKPOINT)
+    if recorded or metrics is None:
+        return recorded
+    return (
+        Training(
+            run_id="",
+            strategy=metrics.get("strategy", "pretrain"),
+            corpus="+".join(metrics.get("corpora", {})) or metrics["corpus"],
+            fold=metrics.get("fold"),
+            seed=metrics["seed"],
+            sha256="",
+            start=metrics.get("pretrained_encoder") or NO_PRETRAINING,
+            licence=metrics.get("licence", "unknown"),
+            synthetic=metrics["synthetic"],
+        ),
+    )
 
 
-def data_sources(runs: Sequence[Metrics], start: str) -> tuple[list[Source], list[Source | str]]:
-    """Return the known corpora of some runs, and a line for each corpus and for unknown initial weights."""
+def stages(lineage: Lineage, metrics: Metrics | None) -> list[str]:
+    """Describe the initial weights and each training of a lineage, a sentence each."""
+    if not lineage:
+        return ["The training is unknown."]
+    start = _unknown_start(lineage)
+    if lineage[0].start == OWN_SPEAKERS:
+        first = "From random weights, the network was pre-trained on the speakers of the training part."
+    else:
+        first = f"Weights of {start}, of which nothing else is known." if start else "Random weights."
+    last = [_stage(metrics)] if metrics else [_training(lineage[-1])]
+    return [first, *map(_training, lineage[:-1]), *last]
+
+
+def data_sources(lineage: Lineage) -> tuple[list[Source], list[Source | str]]:
+    """Return the known corpora of a lineage, and a line for each corpus and for initial weights of unknown origin."""
     found: dict[str, Source | str] = {}
-    for run in runs:
-        for name in _corpora(run):
-            found[name] = SOURCES.get(name) or (SYNTHETIC if run["synthetic"] else _other(name, run))
-    if start.startswith("Weights"):
-        found[start] = f"Training data of the initial weights: {start[0].lower()}{start[1:]}"
+    for training in lineage:
+        for name in _corpora(training):
+            other = SYNTHETIC if training.synthetic else f"`{name}`: licence {_licence(training)}"
+            found[name] = SOURCES.get(name, other)
+    if start := _unknown_start(lineage):
+        found[""] = f"The training data of {start} are unknown."
     return [source for source in found.values() if isinstance(source, Source)], list(found.values())
 
 
@@ -211,14 +236,26 @@ def licence_of(known: Sequence[Source], complete: bool) -> tuple[str, str]:
     return "apache-2.0", "The weights have the licence of ser-plugins, Apache-2.0."
 
 
-def _other(name: str, run: Metrics) -> str:
-    """Describe a corpus that is not in `SOURCES` by the licence in the metrics."""
-    licence = run.get("licence", "unknown") if name == run["corpus"] else "unknown"
-    return f"`{name}`: licence {licence}"
+def _corpora(training: Training) -> list[str]:
+    return training.corpus.split("+")
 
 
-def _corpora(run: Metrics) -> list[str]:
-    return list(run.get("corpora", {})) or str(run["corpus"]).split("+")
+def _licence(training: Training) -> str:
+    """Return the licence of a single corpus; merged ones record none of their own."""
+    return training.licence if len(_corpora(training)) == 1 else "unknown"
+
+
+def _unknown_start(lineage: Lineage) -> str:
+    """Name the initial weights of a lineage, if their origin is unknown; no path of this machine."""
+    if not lineage or lineage[0].start in {NO_PRETRAINING, OWN_SPEAKERS}:
+        return ""
+    path = Path(lineage[0].start)
+    return "an encoder" if path.is_absolute() or ".." in path.parts else f"the encoder `{path}`"
+
+
+def _hyperparameters(run: Path) -> Mapping[str, Any]:
+    file = run / HYPERPARAMS
+    return configuration.read(file) if file.is_file() else {}
 
 
 def _title(corpus: str, synthetic: bool) -> str:
@@ -238,9 +275,9 @@ def _by_speaker(modules: Mapping[str, Any]) -> bool:
     return old or any(one.get("speaker_normalization", "none") != "none" for one in named)
 
 
-def _english(runs: Sequence[Metrics]) -> bool:
+def _english(lineage: Lineage) -> bool:
     """Return whether all training speech is known to be English."""
-    return bool(runs) and all(corpus in SOURCES for run in runs for corpus in _corpora(run))
+    return bool(lineage) and all(corpus in SOURCES for training in lineage for corpus in _corpora(training))
 
 
 def _recognition(results: Mapping[str, Any]) -> list[EvalResult]:
@@ -272,7 +309,16 @@ def _result(task: tuple[str, str], corpus: str, split: str, kind: tuple[str, str
     )
 
 
+def _training(training: Training) -> str:
+    """Describe an earlier training by its record."""
+    where = " and ".join(_title(corpus, training.synthetic) for corpus in _corpora(training))
+    if training.fold is None:
+        return f"Speaker identification on {where}: {training.strategy}."
+    return f"Emotions on {where}: strategy {training.strategy} of ser-plugins, fold {training.fold}."
+
+
 def _stage(run: Metrics) -> str:
+    """Describe the last training by its metrics."""
     where = _title(run["corpus"], run["synthetic"])
     if "eer" in run:
         return f"Speaker identification on {where}: {run['n_train']} utterances of {run['speakers']} speakers."

@@ -17,6 +17,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.hub.card import FIGURE, model_card
 from ser_plugins.model_folder.checks import FILES, check_model_folder
 from ser_plugins.model_folder.embedding_map import MAP
+from ser_plugins.model_folder.lineage import LINEAGE
 from ser_plugins.model_folder.reference import REFERENCE
 
 CARD = "README.md"
@@ -50,8 +51,7 @@ def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict
     """
     reference = check_model_folder(folder)
     files: dict[str, bytes | Path] = {name: folder / name for name in FILES}
-    if (folder / MAP).is_file():
-        files[MAP] = folder / MAP
+    files |= {name: folder / name for name in (MAP, LINEAGE) if (folder / name).is_file()}
     files[REFERENCE] = (json.dumps(reference) + "\n").encode()
     own, figure = folder / CARD, folder.resolve().parent / FIGURE
     card = own.read_bytes() if own.is_file() else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ser_plugins.models.thin_resnet import Bottleneck, ThinResNet34
 URL = "https://github.com/WeidiXie/VGG-Speaker-Recognition"
 PUBLISHED = "369d34b9d1e1558bcf4894ad89a380747e99eb74"
 NOTE = "source.yaml"
+LINEAGE = "lineage.json"  # as ser_plugins.model_folder.lineage, which imports this package
 REMEDY = f"give the weights.h5 of {URL}"
 BANDS = 7  # frequency bands at the end of the trunk
 BLOCKS = [f"conv{stage}_{letter}" for stage, letters in enumerate(("ab", "abc", "abc", "abc"), 2) for letter in letters]
@@ -54,7 +56,7 @@ def convert_vgg(path: Path, folder: Path) -> bool:
     path : pathlib.Path
         Keras' file, of ``save_weights`` or of ``save``.
     folder : pathlib.Path
-        The folder to write: ``embedding_model.ckpt``, and ``source.yaml`` with its source and licence.
+        The folder to write: ``embedding_model.ckpt``; its origin and licence in ``source.yaml`` and ``lineage.json``.
 
     Returns
     -------
@@ -84,7 +86,18 @@ def convert_vgg(path: Path, folder: Path) -> bool:
         "git_blob": blob,
         "genuine": genuine,
     }
+    lineage: dict[str, Any] = {
+        "run_id": f"git-blob-{blob}",
+        "strategy": "published weights of Xie et al., ICASSP 2019" if genuine else "weights of unknown origin",
+        "corpus": "VoxCeleb2" if genuine else "unknown",
+        "fold": None,
+        "seed": 0,
+        "sha256": hashlib.sha256(weights.getvalue()).hexdigest(),
+        "licence": about["licence"],
+        "speakers": [],
+    }
     atomic_write(folder / CHECKPOINT, weights.getvalue())
+    atomic_write(folder / LINEAGE, json.dumps([lineage], indent=1) + "\n")
     atomic_write(folder / NOTE, yaml.safe_dump(about, sort_keys=False, width=120))
     return genuine
 

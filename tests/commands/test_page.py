@@ -129,7 +129,7 @@ def test_a_browser_gives_recordings_of_the_speaker(write_model, clip, tmp_path):
     """And removes them."""
     from playwright.sync_api import expect
 
-    folder = write_model(tmp_path / "model", "s3", norm_axis="speaker")
+    folder = write_model(tmp_path / "model", "s3", speaker_normalization="features")
     recordings = [tmp_path / f"{number}.wav" for number in range(2)]
     for number, path in enumerate(recordings):
         soundfile.write(path, np.random.default_rng(number).normal(size=16000).cumsum() / 500, 16000)

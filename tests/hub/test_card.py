@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ser_plugins.hub.card import model_card
+from ser_plugins.model_folder.lineage import Training, file_sha256, write_lineage
 
 
 def write_card(model, **options):
@@ -53,7 +54,7 @@ def test_other_folds_stand_beside_it_with_their_mean(tmp_path, write_run):
     assert [row[1] for row in table if row[0] in {"1 (this model)", "2", "3"}] == ["70.0", "50.0", "45.0"]
     mean = 100 * statistics.mean(accuracies)
     assert next(row for row in table if row[0] == "mean of 3 of 10")[1] == f"{mean:.1f}"
-    assert f"This one is {70 - mean:.1f} points of accuracy above it" in card
+    assert f"This fold is {70 - mean:.1f} points of accuracy above it" in card
 
 
 def test_a_fold_below_the_mean_takes_no_warning(tmp_path, write_run):
@@ -67,9 +68,9 @@ def test_a_fold_below_the_mean_takes_no_warning(tmp_path, write_run):
         ({"corpus": "ravdess"}, "cc-by-nc-sa-4.0", "not for commercial use"),
         ({"corpus": "cremad"}, "odbl", "licence of CREMA-D, ODbL 1.0"),
         ({"corpus": "own"}, "unknown", "ask who published the model"),
-        ({"corpus": "own", "licence": "unknown"}, "unknown", "the card knows the name alone, not the licence"),
-        ({"corpus": "own", "licence": "CC0"}, "unknown", "the card knows the name, and the licence: CC0"),
-        ({"corpus": "demo", "synthetic": True}, "apache-2.0", "of real speech it knows nothing"),
+        ({"corpus": "own", "licence": "unknown"}, "unknown", "`own`: licence unknown"),
+        ({"corpus": "own", "licence": "CC0"}, "unknown", "`own`: licence CC0"),
+        ({"corpus": "demo", "synthetic": True}, "apache-2.0", "is of no use for real speech"),
         ({"corpus": "ravdess", "pretrained_encoder": "some/encoder"}, "cc-by-nc-sa-4.0", "ask who published the model"),
         ({"corpus": "cremad", "pretrained_encoder": "some/encoder"}, "unknown", "`some/encoder`, of which nothing"),
     ],
@@ -80,7 +81,7 @@ def test_its_licence_is_that_of_the_data(tmp_path, write_run, changes, licence, 
     assert ("commercial use" in card) == (licence == "cc-by-nc-sa-4.0")
 
 
-def test_of_merged_corpora_each_is_told(tmp_path, write_run):
+def test_each_of_merged_corpora_is_listed(tmp_path, write_run):
     parts = {
         "ravdess": {"n_test": 4, "accuracy": 0.25, "uar": 0.3, "macro_f1": 0.2},
         "cremad": {"n_test": 5, "accuracy": 0.8, "uar": 0.7, "macro_f1": 0.6},
@@ -92,12 +93,16 @@ def test_of_merged_corpora_each_is_told(tmp_path, write_run):
     assert len(data.eval_results) == 9
 
 
-def test_earlier_stages_are_followed_as_the_runs_name_them(tmp_path, write_run):
-    write_run(tmp_path / "results" / "S6" / "cremad" / "1" / "fold1", corpus="cremad")
-    model = write_run(
-        tmp_path / "results" / "S6" / "ravdess" / "1" / "fold1",
-        pretrained_encoder="results/S6/cremad/1/fold1/model",
-    )
+def record(model, *trainings):
+    """Write lineage.json of a model: settings of each training, the model's own one last."""
+    weights = file_sha256(model / "embedding_model.ckpt")
+    common = {"run_id": "a", "strategy": "S6", "corpus": "ravdess", "fold": 1, "seed": 1, "sha256": weights}
+    write_lineage(model, [Training(**{**common, **one}) for one in trainings])
+
+
+def test_earlier_stages_are_those_of_the_lineage(tmp_path, write_run):
+    model = write_run(tmp_path / "fold1", pretrained_encoder="somewhere/model")
+    record(model, {"corpus": "cremad"}, {"start": "somewhere/model"})
     card, data = write_card(model)
     stages = re.findall(r"^\d\. (.*)$", section(card, "Training"), re.MULTILINE)
     assert [stage.split(":")[0] for stage in stages] == [
@@ -105,37 +110,45 @@ def test_earlier_stages_are_followed_as_the_runs_name_them(tmp_path, write_run):
         "Emotions on CREMA-D",
         "Emotions on RAVDESS",
     ]
-    assert data.datasets == ["cremad", "ravdess"] and "ODbL" in card
+    assert data.datasets == ["cremad", "ravdess"] and "ODbL" in card and "somewhere" not in card
     assert "earlier stage" not in card
 
 
-def test_a_stage_whose_weights_are_given_as_a_file_is_followed(tmp_path, write_run):
-    first = write_run(tmp_path / "results" / "first" / "fold1", corpus="cremad")
-    (first / "embedding_model.ckpt").touch()
-    second = tmp_path / "results" / "second" / "fold1"
-    card, _ = write_card(write_run(second, pretrained_encoder="results/first/fold1/model/embedding_model.ckpt"))
-    assert "Emotions on CREMA-D" in section(card, "Training") and "ODbL" in card
+def test_a_folder_of_the_same_name_is_no_earlier_stage(tmp_path, write_run):
+    """A relative name of the initial weights may be that of an unrelated folder above."""
+    write_run(tmp_path / "results" / "encoder", corpus="cremad")
+    card, data = write_card(write_run(tmp_path / "results" / "fold1", pretrained_encoder="results/encoder/model"))
+    assert data.datasets == ["ravdess"] and "the encoder `results/encoder/model`" in card and "CREMA-D" not in card
 
 
 @pytest.mark.parametrize(
-    "settings", [{"norm_axis": "speaker"}, {"speaker_centred": True}, {"norm_axis": "speaker", "speaker_centred": True}]
+    ("earlier", "unknown"),
+    [
+        ({"corpus": "ravdess", "speakers": ("64fc2b9b9ac2",)}, False),
+        ({"corpus": "ravdess"}, True),
+        ({"corpus": "cremad"}, False),
+        ({"corpus": "cremad", "start": "some/encoder"}, True),
+    ],
 )
-def test_a_model_that_goes_by_speaker_says_so(tmp_path, write_run, write_model, settings):
+def test_an_earlier_stage_that_may_have_used_the_test_speakers_is_marked(tmp_path, write_run, earlier, unknown):
     model = write_run(tmp_path / "fold1")
-    assert "adapt" not in write_card(model)[0]
+    record(model, earlier, {})
+    assert ("Whether an earlier stage of training, below, used the test speakers" in write_card(model)[0]) == unknown
+
+
+@pytest.mark.parametrize(
+    "settings", [{"speaker_normalization": "features"}, {"speaker_normalization": "features+embeddings"}]
+)
+def test_the_card_of_a_speaker_normalised_model_says_so(tmp_path, write_run, write_model, settings):
+    model = write_run(tmp_path / "fold1")
+    assert "speaker_statistics" not in write_card(model)[0]
     write_model(model, "s6", **settings)
     card, _ = write_card(model)
-    assert "adapt(model," in section(card, "Use")
-    assert "known from all of that speaker's test utterances" in section(card, "Results")
+    assert "speaker_statistics(model," in section(card, "Use")
+    assert "measured on all test utterances of the speaker" in section(card, "Results")
 
 
-def test_an_earlier_stage_that_may_have_heard_the_test_speakers_is_told(tmp_path, write_run):
-    other = write_run(tmp_path / "other" / "fold2")
-    card, _ = write_card(write_run(tmp_path / "fold1", pretrained_encoder=str(other)))
-    assert "Whether an earlier stage of training, below, has heard them is not known" in card
-
-
-def test_no_path_of_this_machine_is_told(tmp_path, write_run):
+def test_the_card_has_no_path_of_this_machine(tmp_path, write_run):
     card, _ = write_card(write_run(tmp_path / "fold1", pretrained_encoder="/home/someone/encoder", command="/home/x"))
     assert "/home" not in card and str(tmp_path) not in card
     assert "an encoder, of which nothing else is known" in card
@@ -143,27 +156,27 @@ def test_no_path_of_this_machine_is_told(tmp_path, write_run):
 
 def test_without_a_run_no_results_are_known(model):
     card, data = write_card(model)
-    assert "No results are known for this model." in card and "Nothing is known of the training." in card
+    assert "The results of this model are unknown." in card and "The training is unknown." in card
     assert data.eval_results is None and data.license == "unknown" and data.language is None
     assert not re.findall(r"\d+\.\d+ ", section(card, "Results"))
 
 
 def test_results_of_another_model_are_not_taken(tmp_path, write_run):
     card, _ = write_card(write_run(tmp_path / "fold1", labels=["one", "two", "three"]))
-    assert "No results are known" in card
+    assert "results of this model are unknown" in card
 
 
-def test_an_encoder_of_speakers_knows_no_emotions(tmp_path, model):
+def test_the_card_of_a_speaker_encoder_is_about_speakers(tmp_path, model):
     folder = model.rename(tmp_path / "encoder")
     metrics = {"corpus": "voices", "synthetic": False, "seed": 1, "speakers": 3, "n_train": 50, "trials": 100}
     metrics |= {"eer": 0.0484, "accuracy": 0.93388, "epochs": 4, "best_epoch": 4, "versions": {}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     card, data = write_card(folder)
-    assert "It knows no emotions" in card and "4.8 %" in card and "93.4 %" in card
+    assert "It does not predict emotions" in card and "4.8 %" in card and "93.4 %" in card
     assert [(one.metric_type, one.metric_value) for one in data.eval_results] == [("eer", 0.0484)]
     assert "--pretrained_encoder user/name" in card and "AI Act" not in card and data.pipeline_tag is None
     (tmp_path / "metrics.json").unlink()
-    assert "It knows no emotions" in write_card(folder)[0]
+    assert "It does not predict emotions" in write_card(folder)[0]
 
 
 def test_its_blocks_name_the_branch(model):

@@ -44,13 +44,18 @@ def quick(monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
 
-def test_a_model_goes_there_and_comes_back(hub, tmp_path, write_run):
+def publish(*words):
+    """Run the recipe in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["publish.py", *map(str, words)])
+        runpy.run_path(str(ROOT / "recipes" / "publish.py"), run_name="__main__")
+
+
+def test_a_model_goes_there_and_comes_back(hub, tmp_path, write_run, capsys):
     model = write_run(tmp_path / "fold1")
-    publish = [ROOT / "recipes" / "publish.py", model, "--repo_id", "user/name", "--revision", "v1", "--space"]
-    access = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_right"}
-    done = python(*publish, folder=tmp_path, **access)
-    assert done.returncode == 0, done.stderr
-    assert "model user/name published" in done.stdout and "space user/name published" in done.stdout
+    publish(model, "--repo_id", "user/name", "--revision", "v1", "--space")
+    printed = capsys.readouterr().out
+    assert "model user/name published" in printed and "space user/name published" in printed
     assert hub.asked["commit"] == 2
     files = hub.files("user/name", branch="v1")
     assert set(files) == {*FILES, "reference.json", "README.md", "confusion.png", ".gitattributes"}
@@ -106,7 +111,7 @@ def test_a_connection_that_breaks_off_changes_nothing_and_the_next_try_succeeds(
     push({"README.md": b"# Old\n"}, "user/name")
     before = hub.files("user/name")
     hub.drop = route
-    with pytest.raises(InputError, match=r"^model user/name: http.* is out of reach \(.*; run the command again; no"):
+    with pytest.raises(InputError, match=r"^model user/name: http.* cannot be reached \(.*; run the command again; no"):
         push(CONTENT, "user/name")
     assert hub.files("user/name") == before
     hub.drop = ""
@@ -114,64 +119,68 @@ def test_a_connection_that_breaks_off_changes_nothing_and_the_next_try_succeeds(
     assert hub.files("user/name") == {**before, **CONTENT}
 
 
-@pytest.mark.parametrize("status", [401, 403, 413, 503])
-@pytest.mark.parametrize("route", ["whoami", "preupload", "batch", "upload", "commit"])
-def test_a_refusal_is_told_in_one_line(hub, quick, route, status):
+@pytest.mark.parametrize(
+    ("route", "status"), [("whoami", 401), ("preupload", 403), ("batch", 413), ("upload", 503), ("commit", 401)]
+)
+def test_a_refusal_is_one_line(hub, quick, route, status):
     hub.status = {route: status}
     with pytest.raises(InputError) as caught:
         push(CONTENT, "user/name")
-    known = {401: "does not know the token", 403: "may not write there"}
+    known = {401: "does not accept the token", 403: "has no write access"}
     assert known.get(status, f"the Hub refused ({status}, ") in str(caught.value)
     assert "\n" not in str(caught.value) and str(caught.value).endswith("; no file there was changed")
     if route != "whoami":
         assert set(hub.files("user/name")) == {".gitattributes"}
 
 
-def test_a_wrong_token_and_a_stranger_s_name_are_told(hub, monkeypatch):
-    with pytest.raises(InputError, match="model other/name: the token may not write there"):
+def test_a_wrong_token_and_a_stranger_s_name_are_refused(hub, monkeypatch):
+    with pytest.raises(InputError, match="model other/name: the token has no write access"):
         push(CONTENT, "other/name")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(InputError, match="the Hub does not know the token; make one"):
+    with pytest.raises(InputError, match="the Hub does not accept the token; make one"):
         push(CONTENT, "user/name")
     monkeypatch.delenv("HF_TOKEN")
     asked = sum(hub.asked.values())
-    with pytest.raises(InputError, match="takes nothing without a token; make one that may write"):
+    with pytest.raises(InputError, match="publishing needs a token of the Hub; make one with write access"):
         push(CONTENT, "user/name")
     assert not hub.repos and sum(hub.asked.values()) == asked
 
 
-def test_a_hub_that_is_not_there_is_told(hub, quick, monkeypatch):
+def test_a_hub_that_is_not_there_is_one_line(hub, quick, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9 is out of reach \(.*refused"):
+    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9 cannot be reached \(.*refused"):
         push(CONTENT, "user/name")
 
 
 @pytest.mark.parametrize("name", ["name", "user/name/more", "user/", "a b/c", "../x", "user/a--b"])
-def test_what_is_no_name_of_a_repository_is_told(name):
+def test_other_names_than_those_of_repositories_are_refused(name):
     with pytest.raises(InputError, match="is not USER/NAME"):
         check_name(name)
 
 
 def test_a_dry_run_shows_all_and_asks_for_nothing(hub, tmp_path, write_run, monkeypatch, capsys):
     model = write_run(tmp_path / "fold1")
+    reference = json.loads((model / "reference.json").read_text())
+    monkeypatch.setattr(publishing, "check_model_folder", lambda folder: reference)  # in a separate process, elsewhere
     monkeypatch.delenv("HF_TOKEN")
-    words = ["publish.py", str(model), "--repo_id", "user/name", "--dry_run", "--space"]
-    monkeypatch.setattr(sys, "argv", words)
-    runpy.run_path(str(ROOT / "recipes" / "publish.py"), run_name="__main__")
-    told = capsys.readouterr().out
+    publish(model, "--repo_id", "user/name", "--dry_run", "--space")
+    printed = capsys.readouterr().out
     assert not hub.asked and not hub.repos
-    sizes = {name: size.replace(",", "") for size, name in re.findall(r"^ *([\d,]+)  (\S+)$", told, re.MULTILINE)}
+    sizes = {name: size.replace(",", "") for size, name in re.findall(r"^ *([\d,]+)  (\S+)$", printed, re.MULTILINE)}
     assert all(sizes[name] == str((model / name).stat().st_size) for name in FILES)
     assert {"reference.json", "confusion.png", "app.py", "requirements.txt"} <= set(sizes)
-    assert "license: cc-by-nc-sa-4.0" in told and "nothing was published" in told
+    assert "license: cc-by-nc-sa-4.0" in printed and "nothing was published" in printed
 
 
 def test_a_card_of_ones_own_and_a_map_are_published_as_they_are(model, monkeypatch):
     (model / "README.md").write_text("# My own\n")
-    (model / "map.npz").write_bytes(b"places")
-    monkeypatch.setattr(publishing, "check_folder", lambda folder: json.loads((folder / "reference.json").read_text()))
+    (model / "map.npz").write_bytes(b"points")
+    (model / "lineage.json").write_text("[]")
+    reference = json.loads((model / "reference.json").read_text())
+    monkeypatch.setattr(publishing, "check_model_folder", lambda folder: reference)
     files = model_files(model, "user/name")
     assert files["README.md"] == b"# My own\n" and files["map.npz"] == model / "map.npz"
+    assert files["lineage.json"] == model / "lineage.json"
 
 
 def test_the_space_shows_the_model(monkeypatch):

@@ -1,6 +1,8 @@
 """Speaker statistics against normalisation by hand over all utterances of a speaker."""
 
 import copy
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -14,18 +16,30 @@ from ser_plugins.errors import InputError
 from ser_plugins.inference import adapt, embed, predict, speaker, speaker_statistics, timeline
 
 LEVELS = {"quiet": 0.01, "loud": 0.3}
-KINDS = {
-    "features": {"norm_axis": "speaker"},
-    "embeddings": {"speaker_centred": True},
-    "features+embeddings": {"norm_axis": "speaker", "speaker_centred": True},
+KINDS = ["features", "embeddings", "features+embeddings"]
+# config.json of earlier versions: arguments of mean_var_norm and of embedding_model.
+OLD = {
+    "features": ({"axis": "speaker"}, {}),
+    "embeddings": ({"axis": "utterance"}, {"speaker_centred": True}),
+    "features+embeddings": ({"axis": "speaker"}, {"speaker_centred": True}),
 }
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, write_model):
-    """Model folders by what is normalised; two of them with the keys of earlier versions."""
+    """Model folders by what is normalised, and those of earlier versions."""
     root = tmp_path_factory.mktemp("speakers")
-    return {name: write_model(root / name, "s3", **settings) for name, settings in KINDS.items()}
+    new = {name: write_model(root / name, "s3", speaker_normalization=name) for name in KINDS if name != "embeddings"}
+    for name, (norm, encoder) in OLD.items():
+        folder = shutil.copytree(new["features"], root / f"old {name}")
+        config = json.loads((folder / "config.json").read_text())
+        config["modules"]["mean_var_norm"]["arguments"] = norm
+        arguments = config["modules"]["embedding_model"]["arguments"]
+        del arguments["speaker_normalization"]
+        config["modules"]["embedding_model"]["arguments"] = {**arguments, **encoder}
+        (folder / "config.json").write_text(json.dumps(config))
+        new[f"old {name}"] = folder
+    return new
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +74,15 @@ def by_hand(model, folder, kind):
     return embeddings if kind == "features" else embeddings - embeddings.mean(0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_embeddings_of_a_known_speaker_are_those_normalised_by_hand(models, recordings, kind):
-    model = models[kind]
+@pytest.mark.parametrize("name", [*(kind for kind in KINDS if kind != "embeddings"), *(f"old {kind}" for kind in OLD)])
+def test_embeddings_of_a_known_speaker_are_those_normalised_by_hand(models, recordings, name):
+    model, kind = models[name], name.removeprefix("old ")
     before = copy.deepcopy(model.mods.state_dict()), {name: dict(vars(module)) for name, module in model.mods.items()}
     alone = np.stack(embed(model, recordings / "loud")["embedding"])
-    for name in LEVELS:
-        statistics = speaker_statistics(model, recordings / name)
-        found = np.stack(embed(model, recordings / name, speaker=statistics)["embedding"])
-        np.testing.assert_allclose(found, by_hand(model, recordings / name, kind), rtol=1e-3, atol=1e-4)
+    for speaker_name in LEVELS:
+        own = recordings / speaker_name
+        found = np.stack(embed(model, own, speaker=speaker_statistics(model, own))["embedding"])
+        np.testing.assert_allclose(found, by_hand(model, own, kind), rtol=1e-3, atol=1e-4)
     assert not np.allclose(found, alone, atol=1e-3)
     np.testing.assert_array_equal(np.stack(embed(model, recordings / "loud")["embedding"]), alone)
     assert all(torch.equal(one, before[0][name]) for name, one in model.mods.state_dict().items())

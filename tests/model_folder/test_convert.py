@@ -16,6 +16,7 @@ from torch.nn import functional
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder import convert
+from ser_plugins.model_folder.lineage import read_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training.transfer import transfer
 
@@ -134,7 +135,7 @@ def folder(weights, tmp_path_factory):
 @pytest.fixture
 def encoder():
     """The encoder of the recipe, not yet filled."""
-    return configuration.build(configuration.read(ROOT / "hparams" / "s5_thin.yaml"))["embedding_model"]
+    return configuration.build(configuration.compose("s5_thin", "synthetic"))["embedding_model"]
 
 
 def test_the_arrays_are_as_many_as_of_the_published_file(arrays):
@@ -254,7 +255,7 @@ def test_an_array_of_another_shape_is_named(arrays, name, shape):
 
 
 @pytest.mark.parametrize("content", [b"", b"no such format", b"\x89HDF\r\n\x1a\n half of one"])
-def test_what_is_no_keras_file_is_told_in_one_line(tmp_path, content):
+def test_other_files_than_keras_are_an_error_of_one_line(tmp_path, content):
     path = tmp_path / "weights.h5"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"weights\.h5 is not a complete file of Keras' weights .*; give") as caught:
@@ -262,7 +263,7 @@ def test_what_is_no_keras_file_is_told_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_damage_is_told_in_one_line(weights, tmp_path):
+def test_damage_is_an_error_of_one_line(weights, tmp_path):
     path = tmp_path / "weights.h5"
     path.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(InputError, match="not a complete file"):
@@ -284,7 +285,7 @@ def test_damage_is_told_in_one_line(weights, tmp_path):
         convert.convert_vgg(tmp_path / "none.h5", tmp_path)
 
 
-def test_a_missing_library_is_told(weights, tmp_path, monkeypatch):
+def test_a_missing_library_is_named(weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match="pip install h5py"):
         convert.convert_vgg(weights, tmp_path)
@@ -299,6 +300,8 @@ def test_the_note_says_what_it_is_made_from(weights, folder, tmp_path, monkeypat
     monkeypatch.setattr(convert, "PUBLISHED", blob)
     assert convert.convert_vgg(weights, tmp_path)
     note = yaml.safe_load((tmp_path / convert.NOTE).read_text())
+    (record,) = read_lineage(tmp_path / CHECKPOINT)
+    assert record.corpus == "VoxCeleb2" and record.licence == note["licence"] and record.start == "none"
     assert note["genuine"] and "CC BY 4.0" in note["licence"] and note["source"] == convert.URL
 
 
@@ -311,7 +314,7 @@ def test_the_command_converts_again_and_names_what_it_did(weights, folder, tmp_p
         command(weights, tmp_path)
         printed = capsys.readouterr()
         assert "NOT the published file" in printed.out and f"--pretrained_encoder {tmp_path}" in printed.out
-        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE}
+        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE, convert.LINEAGE}
         for name in (CHECKPOINT, convert.NOTE):
             assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     with pytest.raises(SystemExit, match=r"^error: cannot read .*none\.h5"):
