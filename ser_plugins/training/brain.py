@@ -9,19 +9,16 @@ from typing import Any
 import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import update_learning_rate
-from speechbrain.utils.distributed import ddp_barrier
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ser_plugins.distributed import total
-from ser_plugins.errors import InputError
 from ser_plugins.training.augmentation import Augmentation
 from ser_plugins.training.centering import SpeakerCentering
-from ser_plugins.training.mixup import Mixup
-from ser_plugins.training.modules import has_weights, set_epoch, unwrap, weight_groups
+from ser_plugins.training.checkpoints import recover_best
+from ser_plugins.training.modules import set_epoch, unwrap, weight_groups
+from ser_plugins.training.objective import Objective, accuracy, check_settings, nearest_centroids
 from ser_plugins.training.weight_average import WeightAverage
 
-CHUNK = 512  # utterances of a metric loss in validation: its memory grows with their square
 DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("metric_loss", "wav_augment", "feat_augment", "mixup", "weight_average", "lr_schedule")),
     **dict.fromkeys(("step_seeds", "cuda_graphs", "train_logger")),
@@ -68,6 +65,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         check_settings(hparams or {})
         super().__init__(modules, opt_class, {**DEFAULTS, **(hparams or {})}, run_opts, checkpointer)
         self.augmentation = Augmentation(self.hparams.wav_augment, self.hparams.feat_augment, self.hparams.mixup)
+        mixup = self.augmentation.mixup
+        self.objective = Objective(self.hparams.metric_loss, self.hparams.classification_loss, mixup)
         self.center = SpeakerCentering(self.hparams.speaker_normalization)
         self.average: WeightAverage = self.hparams.weight_average or WeightAverage(None)
         self.train_set: Any = ()
@@ -99,46 +98,28 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             self.validated.append((predictions.detach().float(), labels, getattr(batch, "speaker", [])))
             return torch.zeros((), device=self.device)
         labels = self.augmentation.repeat(labels)
-        loss, scores = self.losses(predictions, labels, train=True)
-        found = dict(getattr(self.hparams.metric_loss, "statistics", {}))
-        if scores is not None:
-            found["accuracy"] = accuracy(scores, labels)
+        loss, scores = self.objective(predictions, labels, self.modules.classifier, train=True)
+        found = self.objective.statistics() | ({} if scores is None else {"accuracy": accuracy(scores, labels)})
         for name, value in found.items():
-            self.statistics.setdefault(name, []).append(float(value))
+            self.statistics.setdefault(name, []).append(value)
         return loss
-
-    def losses(self, embeddings: Tensor, labels: Tensor, train: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Sum the losses that apply; return the classifier's log-probabilities [B, C] as well, if it is trained."""
-        loss = torch.zeros((), device=embeddings.device)
-        if self.hparams.metric_loss is not None:
-            size = len(embeddings) if train else CHUNK
-            parts = zip(torch.split(embeddings, size), torch.split(labels, size), strict=True)
-            loss = loss + torch.stack([self.hparams.metric_loss(*part) for part in parts]).mean()
-        if not has_weights(self.modules.classifier):
-            return loss, None
-        scores = self.network("classifier")(embeddings, *((labels,) if train else ())).squeeze(1)
-        mixup = self.augmentation.mixup if train else Mixup(None)
-        return loss + mixup.loss(self.hparams.classification_loss, scores, labels), scores
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Compute loss and accuracy of all validated utterances."""
-        embeddings, labels, speakers = zip(*self.validated, strict=True)
-        together, targets = torch.cat(embeddings), torch.cat(labels)
-        together = self.center(together, [name for names in speakers for name in names])
-        loss, scores = self.losses(together, targets)
-        if scores is None:
-            scores = _unit(together) @ self.class_centroids(int(targets.max()) + 1).T
-        return {"loss": float(loss), "accuracy": accuracy(scores, targets)}
+        embeddings, labels = self._join(self.validated)
+        loss, scores = self.objective(embeddings, labels, self.network("classifier"))
+        if scores is None:  # crops of the first training batches stand for their classes
+            batches = list(islice(self.train_set, self.average.batches))
+            parts = [(self.compute_forward(one, sb.Stage.VALID).float(), one.label.data.squeeze(1)) for one in batches]
+            known = self._join([(*part, getattr(one, "speaker", [])) for part, one in zip(parts, batches, strict=True)])
+            scores = nearest_centroids(embeddings, known[0], known[1].to(self.device), int(labels.max()) + 1)
+        return {"loss": float(loss), "accuracy": accuracy(scores, labels)}
 
-    def class_centroids(self, n_classes: int) -> Tensor:
-        """Compute directions of the classes, [C, E], from crops of the first training batches."""
-        batches = list(islice(self.train_set, self.average.batches))
-        labels = torch.cat([batch.label.data.squeeze(1) for batch in batches]).to(self.device)
-        embeddings = torch.cat([self.compute_forward(batch, sb.Stage.VALID).float() for batch in batches])
-        embeddings = self.center(embeddings, [name for batch in batches for name in getattr(batch, "speaker", [])])
-        members = functional.one_hot(labels, max(n_classes, int(labels.max()) + 1)).float()
-        return functional.normalize(total(members.T @ _unit(embeddings)), dim=-1)
+    def _join(self, batches: Sequence[tuple[Tensor, Tensor, Sequence[str]]]) -> tuple[Tensor, Tensor]:
+        """Join embeddings [B, 1, E] and labels [B] of batches; center the embeddings over all of them."""
+        embeddings, labels, speakers = zip(*batches, strict=True)
+        return self.center(torch.cat(embeddings), [name for names in speakers for name in names]), torch.cat(labels)
 
     @torch.no_grad()
     def embed(self, batches: Iterable[Any]) -> tuple[list[str], Tensor]:
@@ -220,7 +201,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
                 self.checkpointer.save_and_keep_only(meta={**results, "epoch": epoch}, num_to_keep=1, **keys)
 
     def load_best(self) -> dict[str, Any]:
-        """Load the best checkpoint; the modules become those that validation used.
+        """Load the best checkpoint; the modules become those that validation used, without wrappers.
 
         Returns
         -------
@@ -232,15 +213,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         InputError
             If no epoch was kept.
         """
-        meta: dict[str, Any] = {}
-        if self.checkpointer is not None:
-            found = self.checkpointer.recover_if_possible(**{f"{self.best}_key": self.criterion})
-            if found is None:
-                remedy = "--debug_persistently, too" if self.debug else "--number_of_epochs 1 or more"
-                raise InputError(f"{self.checkpointer.checkpoints_dir}: no epoch was kept; give {remedy}")
-            meta = dict(found.meta)
-            self.checkpointer.recoverables.clear()  # they hold the audio and the Brain itself
-        ddp_barrier()  # all processes have read the checkpoint, which may be deleted now
+        meta = {} if self.checkpointer is None else recover_best(self.checkpointer, self.criterion, self.best)
         self.modules.eval()
         for name in list(self.modules):
             self.modules[name] = unwrap(self.network(name))
@@ -249,39 +222,3 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             self.hparams.cuda_graphs.clear()
         self.train_set = ()
         return meta
-
-
-def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share of ``scores`` [B, C] that are highest for the label [B]."""
-    return float((scores.argmax(-1) == labels).float().mean())
-
-
-def check_settings(hparams: Mapping[str, Any]) -> None:
-    """Check settings of a Brain before anything is trained.
-
-    Raises
-    ------
-    InputError
-        If one is of no use, or two exclude each other; the message names them.
-    """
-    given = {**DEFAULTS, **hparams}
-    try:
-        Mixup(given["mixup"])
-        centered = SpeakerCentering(given["speaker_normalization"]).active
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    if not (given["lr_schedule"] is None or callable(given["lr_schedule"])):
-        remedy = "give !new:ser_plugins.training.StepSchedule or CosineSchedule"
-        raise InputError(f"lr_schedule: {given['lr_schedule']!r} is no schedule; {remedy}")
-    if given["mixup"] is not None and given["metric_loss"] is not None:
-        raise InputError("mixup mixes two labels, and a metric loss needs one of each utterance; give --mixup null")
-    if given["mixup"] is not None and centered:
-        raise InputError("mixup mixes speakers, and the mean embedding of each is subtracted; give --mixup null")
-    for name in ("backbone_lr_factor", "frozen_epochs"):
-        value = given[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise InputError(f"{name}: {value!r} is not allowed; give a number of at least 0")
-
-
-def _unit(embeddings: Tensor) -> Tensor:
-    return functional.normalize(embeddings.squeeze(1).float(), dim=-1)

@@ -19,6 +19,7 @@ from speechbrain.utils.distributed import ddp_barrier
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from ser_plugins.distributed import rank_and_size
+from ser_plugins.errors import InputError
 
 SAVE_SECONDS = 60  # an interrupted training loses at most the epochs of so many seconds
 
@@ -127,3 +128,29 @@ class Stopwatch:
         with open(path, encoding="utf-8") as file:
             self.before = float(file.read())
         self.start = time.monotonic()
+
+
+def recover_best(checkpointer: Checkpointer, criterion: str, best: str) -> dict[str, Any]:
+    """Load the best checkpoint and return its meta data; the checkpointer then lets go of all it saves.
+
+    Parameters
+    ----------
+    checkpointer : Checkpointer
+        Of a training that has ended.
+    criterion : str
+        Key of the meta data.
+    best : {"max", "min"}
+        Whether a larger or a smaller value is better.
+
+    Raises
+    ------
+    InputError
+        If no epoch was kept.
+    """
+    found = checkpointer.recover_if_possible(**{f"{best}_key": criterion})
+    ddp_barrier()  # all processes have read it before one may delete it
+    if found is None:
+        remedy = "--number_of_epochs 1 or more, and with --debug --debug_persistently, too"
+        raise InputError(f"{checkpointer.checkpoints_dir}: no epoch was kept; give {remedy}")
+    checkpointer.recoverables.clear()  # they hold the audio and the Brain itself
+    return dict(found.meta)

@@ -29,9 +29,10 @@ from ser_plugins.evaluation.results import METRICS
 from ser_plugins.files import atomic_write, lock_folder
 from ser_plugins.model_folder.lineage import NO_PRETRAINING, Lineage, read_lineage
 from ser_plugins.model_folder.saving import HYPERPARAMS
-from ser_plugins.training.brain import EncoderBrain, check_settings
+from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.modules import has_weights
+from ser_plugins.training.objective import check_settings
 from ser_plugins.training.transfer import check_features, find_weights, transfer
 
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")

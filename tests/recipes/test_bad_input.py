@@ -109,7 +109,7 @@ def test_run_options_that_change_the_training_are_hyper_parameters(train, argume
 
 def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path, train_recipe):
     words = arguments("s1", tmp_path / "out", fold=1)
-    with pytest.raises(InputError, match=r"no epoch was kept; give --debug_persistently, too"):
+    with pytest.raises(InputError, match=r"no epoch was kept; give .*--debug_persistently, too"):
         train_recipe(Recipe.from_arguments([*words, "--debug"]))
     kept = train_recipe(Recipe.from_arguments([*words, "--debug", "--debug_persistently"]))
     assert (kept / "fold1" / "metrics.json").is_file()

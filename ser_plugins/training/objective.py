@@ -1,0 +1,118 @@
+"""The loss of a strategy: a metric loss of the embeddings, a classification loss, or their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ser_plugins.distributed import total
+from ser_plugins.errors import InputError
+from ser_plugins.training.centering import SpeakerCentering
+from ser_plugins.training.mixup import Mixup
+from ser_plugins.training.modules import has_weights
+
+CHUNK = 512  # utterances of a metric loss in validation: its memory grows with their square
+
+
+class Objective:
+    """Sum a metric loss and a classification loss, as far as they apply.
+
+    Parameters
+    ----------
+    metric_loss : callable, optional
+        ``(embeddings [B, 1, E], labels [B]) -> loss``, as `ser_plugins.TripletLoss`.
+    classification_loss : callable
+        ``(log-probabilities [B, C], labels [B]) -> loss``; applies to a classifier with weights.
+    mixup : Mixup
+        Mixup of the batch, whose shares weight the losses of both labels.
+
+    Example
+    -------
+    >>> from ser_plugins import SoftmaxClassifier
+    >>> objective = Objective(None, functional.nll_loss, Mixup(None))
+    >>> loss, scores = objective(torch.randn(4, 1, 8), torch.tensor([0, 1, 2, 0]), SoftmaxClassifier(8, 3))
+    >>> loss.shape, scores.shape
+    (torch.Size([]), torch.Size([4, 3]))
+    """
+
+    def __init__(
+        self,
+        metric_loss: Callable[[Tensor, Tensor], Tensor] | None,
+        classification_loss: Callable[[Tensor, Tensor], Tensor],
+        mixup: Mixup,
+    ) -> None:
+        self.metric_loss = metric_loss
+        self.classification_loss = classification_loss
+        self.mixup = mixup
+
+    def __call__(
+        self, embeddings: Tensor, labels: Tensor, classifier: nn.Module, train: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the loss and, of a classifier with weights, its log-probabilities [B, C]."""
+        loss = torch.zeros((), device=embeddings.device)
+        if self.metric_loss is not None:
+            size = len(embeddings) if train else CHUNK
+            parts = zip(torch.split(embeddings, size), torch.split(labels, size), strict=True)
+            loss = loss + torch.stack([self.metric_loss(*part) for part in parts]).mean()
+        if not has_weights(classifier):
+            return loss, None
+        scores = classifier(embeddings, *((labels,) if train else ())).squeeze(1)
+        mixup = self.mixup if train else Mixup(None)
+        return loss + mixup.loss(self.classification_loss, scores, labels), scores
+
+    def statistics(self) -> dict[str, float]:
+        """Statistics of the last batch's triplets, if the metric loss has any."""
+        return {name: float(value) for name, value in getattr(self.metric_loss, "statistics", {}).items()}
+
+
+def nearest_centroids(embeddings: Tensor, known: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Score embeddings [N, 1, E] by the cosine of each class centroid, [N, C].
+
+    A centroid is the mean direction of the ``known`` embeddings [M, 1, E] of a class, by their ``labels`` [M], over all
+    processes.
+    """
+    one, other = (functional.normalize(part.squeeze(1).float(), dim=-1) for part in (embeddings, known))
+    members = functional.one_hot(labels, max(n_classes, int(labels.max()) + 1)).float()
+    return one @ functional.normalize(total(members.T @ other), dim=-1).T
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Share of ``scores`` [B, C] that are highest for the label [B].
+
+    Example
+    -------
+    >>> accuracy(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]))
+    0.5
+    """
+    return float((scores.argmax(-1) == labels).float().mean())
+
+
+def check_settings(hparams: Mapping[str, Any]) -> None:
+    """Check settings of a Brain before anything is trained.
+
+    Raises
+    ------
+    InputError
+        If one is of no use, or two exclude each other; the message names them.
+    """
+    mixup, schedule = hparams.get("mixup"), hparams.get("lr_schedule")
+    try:
+        Mixup(mixup)
+        centered = SpeakerCentering(hparams.get("speaker_normalization", "none")).active
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not (schedule is None or callable(schedule)):
+        remedy = "give !new:ser_plugins.training.StepSchedule or CosineSchedule"
+        raise InputError(f"lr_schedule: {schedule!r} is no schedule; {remedy}")
+    if mixup is not None and hparams.get("metric_loss") is not None:
+        raise InputError("mixup mixes two labels, and a metric loss needs one of each utterance; give --mixup null")
+    if mixup is not None and centered:
+        raise InputError("mixup mixes speakers, and the mean embedding of each is subtracted; give --mixup null")
+    for name in ("backbone_lr_factor", "frozen_epochs"):
+        value = hparams.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise InputError(f"{name}: {value!r} is not allowed; give a number of at least 0")
