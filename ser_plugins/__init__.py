@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ser_plugins.audio.fbank import KaldiFbank, MeanNorm
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
 from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
@@ -12,6 +13,7 @@ from ser_plugins.metric.losses import (
     TripletLoss,
 )
 from ser_plugins.models.bagged_svm import BaggedSVMClassifier
+from ser_plugins.models.campplus import CAMPPlus
 from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier, UtteranceEncoder
 from ser_plugins.models.feature_cnn import FeatureCNN
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaggedSVMClassifier",
+    "CAMPPlus",
     "CepstralFeatures",
     "EmotionConstrainedTripletLoss",
     "FeatureCNN",
     "GhostVLAD",
     "GradedTripletLoss",
+    "KaldiFbank",
     "MarginClassifier",
+    "MeanNorm",
     "MeanPooling",
     "MelSpectrogram",
     "ProjectedGhostVLAD",

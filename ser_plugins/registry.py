@@ -10,6 +10,7 @@ from ser_plugins.metric.losses import (
     SmoothedCrossEntropy,
     TripletLoss,
 )
+from ser_plugins.models.campplus import CAMPPlus
 from ser_plugins.models.encoder import UtteranceEncoder
 from ser_plugins.models.feature_cnn import FeatureCNN
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
@@ -23,6 +24,6 @@ def _by_name(*classes: type[nn.Module]) -> dict[str, type[nn.Module]]:
     return {one.__name__: one for one in classes}
 
 
-MODELS = _by_name(FeatureCNN, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder)
+MODELS = _by_name(CAMPPlus, FeatureCNN, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder)
 POOLINGS = _by_name(GhostVLAD, MeanPooling, ProjectedGhostVLAD)
 LOSSES = _by_name(EmotionConstrainedTripletLoss, GradedTripletLoss, SmoothedCrossEntropy, TripletLoss)

@@ -22,6 +22,7 @@ SSL = {"model_type": "wavlm", "do_normalize": True, "num_hidden_layers": 2, "num
 SSL |= {"hidden_size": 16, "intermediate_size": 32, "num_conv_pos_embeddings": 6, "num_conv_pos_embedding_groups": 2}
 SSL |= {"conv_dim": [8, 8], "conv_kernel": [10, 9], "conv_stride": [5, 8], "num_feat_extract_layers": 2}
 MODELS = {
+    "CAMPPlus": (lambda: ser_plugins.CAMPPlus(block=1), (80,), 512),
     "FeatureCNN": (lambda: ser_plugins.FeatureCNN(40, channels=(8, 8, 8), dropout=0.0, embedding_size=12), (40,), 12),
     "SEResNet34": (lambda: ser_plugins.SEResNet34((8, 8, 16, 16), reduction=1), (257,), 16),
     "SSLBackbone": (lambda: ser_plugins.SSLBackbone(SSL), (), 16),
@@ -46,7 +47,7 @@ LOSSES = {
     "TripletLoss": lambda: ser_plugins.TripletLoss(margin=0.5),
 }
 SAMPLES_PER_FRAME = 100
-BACKBONES = ("SEResNet34", "ThinResNet34")  # whose second result are lengths
+BACKBONES = ("CAMPPlus", "SEResNet34", "ThinResNet34")  # whose second result are lengths
 
 
 def make(name, seed=0):
@@ -101,7 +102,11 @@ def test_all_that_is_registered_is_tested():
 def test_all_that_is_public_is_registered():
     public = {name for name in ser_plugins.__all__ if isinstance(getattr(ser_plugins, name), type)}
     others = {name for name in public if name.endswith(("Classifier", "Features", "Normalizer"))}
-    assert public - others - {"MelSpectrogram", "Spectrogram", "SpectrogramNorm"} == {*MODELS, *POOLINGS, *LOSSES}
+    assert public - others - {"KaldiFbank", "MeanNorm", "MelSpectrogram", "Spectrogram", "SpectrogramNorm"} == {
+        *MODELS,
+        *POOLINGS,
+        *LOSSES,
+    }
 
 
 def test_a_corpus_is_what_a_recipe_names():

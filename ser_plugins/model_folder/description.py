@@ -10,6 +10,7 @@ from speechbrain.nnet.linear import Linear
 from speechbrain.nnet.normalization import BatchNorm1d
 from torch import nn
 
+from ser_plugins.audio.fbank import KaldiFbank, MeanNorm
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
 from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
@@ -20,7 +21,10 @@ from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.registry import MODELS, POOLINGS
 
-AUDIO = (SpeechNormalizer, Spectrogram, MelSpectrogram, SpectrogramNorm, CepstralFeatures, SpectralFeatures)
+AUDIO = (
+    *(SpeechNormalizer, Spectrogram, MelSpectrogram, SpectrogramNorm, KaldiFbank, MeanNorm),
+    *(CepstralFeatures, SpectralFeatures),
+)
 CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, SVMClassifier, BaggedSVMClassifier)
 SPECTROGRAMS = ("ser_plugins.Spectrogram", "ser_plugins.MelSpectrogram")
 KEYS = {"class", "arguments"}

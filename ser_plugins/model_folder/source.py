@@ -1,4 +1,4 @@
-"""Find a model: a local folder, or files on the Hugging Face Hub."""
+"""Find a model: a local folder, one that the package holds, or files on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from pathlib import Path
 
 from ser_plugins.errors import InputError
 
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
+BUILTIN = "builtin"
+
+
+def builtin_folder(source: str) -> Path:
+    """Return the folder of a model that the package holds: ``builtin:NAME``; ``builtin`` is ``builtin:speakers``.
+
+    Raises
+    ------
+    InputError
+        If the package holds no such model; the message lists those it holds.
+    """
+    name = source.partition(":")[2] or "speakers"
+    known = sorted(folder.name for folder in WEIGHTS_FOLDER.glob("*") if folder.is_dir())
+    if name not in known:
+        raise InputError(f"no built-in model {name!r}; the package holds {', '.join(known) or 'none'}")
+    return WEIGHTS_FOLDER / name
+
 
 def find_folder(source: str | Path, files: Sequence[str], revision: str | None = None) -> Path:
     """Find a local folder, or download some files from the Hub.
@@ -14,7 +32,7 @@ def find_folder(source: str | Path, files: Sequence[str], revision: str | None =
     Parameters
     ----------
     source : str or pathlib.Path
-        A folder, or USER/NAME on the Hub.
+        A folder, ``builtin:NAME``, or USER/NAME on the Hub.
     files : sequence of str
         Names of the files to download from the Hub; missing ones are skipped.
     revision : str, optional
@@ -42,6 +60,8 @@ def find_folder(source: str | Path, files: Sequence[str], revision: str | None =
             raise InputError(f"{source} is a folder, which has no revisions; leave --revision out")
         return Path(source)
     source = str(source)
+    if source.partition(":")[0] == BUILTIN:
+        return builtin_folder(source)
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise InputError(f"no model at {source}; give a folder or a Hub id USER/NAME")
     from huggingface_hub import snapshot_download  # noqa: PLC0415
