@@ -39,7 +39,7 @@ class Frames:
 
         The last segment of an utterance is averaged over the frames that it has.
         """
-        segments = -(-x.shape[2] // SEGMENT)
+        segments = (x.shape[2] + SEGMENT - 1) // SEGMENT  # ONNX divides negative integers otherwise
         whole = functional.pad(x, (0, segments * SEGMENT - x.shape[2]))
         sums = whole.reshape(*x.shape[:2], segments, SEGMENT).sum(3)
         starts = torch.arange(segments, device=x.device) * SEGMENT
