@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
+from ser_plugins.model_folder.lineage import Training, file_sha256, write_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.models.batchnorm import MaskedBatchNorm
 from ser_plugins.models.encoder import UtteranceEncoder
@@ -86,18 +86,17 @@ def convert_vgg(path: Path, folder: Path) -> bool:
         "git_blob": blob,
         "genuine": genuine,
     }
-    lineage: dict[str, Any] = {
-        "run_id": f"git-blob-{blob}",
-        "strategy": "published weights of Xie et al., ICASSP 2019" if genuine else "weights of unknown origin",
-        "corpus": "VoxCeleb2" if genuine else "unknown",
-        "fold": None,
-        "seed": 0,
-        "sha256": hashlib.sha256(weights.getvalue()).hexdigest(),
-        "licence": about["licence"],
-        "speakers": [],
-    }
     atomic_write(folder / CHECKPOINT, weights.getvalue())
-    atomic_write(folder / LINEAGE, json.dumps([lineage], indent=1) + "\n")
+    training = Training(
+        run_id=f"git-blob-{blob}",
+        strategy="published weights of Xie et al., ICASSP 2019" if genuine else "weights of unknown origin",
+        corpus="VoxCeleb2" if genuine else "unknown",
+        fold=None,
+        seed=0,
+        sha256=file_sha256(folder / CHECKPOINT),
+        licence=str(about["licence"]),
+    )
+    write_lineage(folder, [training])
     atomic_write(folder / NOTE, yaml.safe_dump(about, sort_keys=False, width=120))
     return genuine
 

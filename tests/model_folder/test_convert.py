@@ -16,7 +16,7 @@ from torch.nn import functional
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder import convert
-from ser_plugins.model_folder.lineage import read_lineage
+from ser_plugins.model_folder.lineage import LINEAGE, read_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training.transfer import transfer
 
@@ -314,7 +314,7 @@ def test_the_command_converts_again_and_names_what_it_did(weights, folder, tmp_p
         command(weights, tmp_path)
         printed = capsys.readouterr()
         assert "NOT the published file" in printed.out and f"--pretrained_encoder {tmp_path}" in printed.out
-        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE, convert.LINEAGE}
+        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE, LINEAGE}
         for name in (CHECKPOINT, convert.NOTE):
             assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     with pytest.raises(SystemExit, match=r"^error: cannot read .*none\.h5"):
