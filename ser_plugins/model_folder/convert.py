@@ -191,6 +191,7 @@ def vgg_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> Utte
     fill_bands("gvlad_center_assignment", pooling.assignment)
     centres = take("gvlad_pool/centers", pooling.clusters + pooling.ghost_clusters, pooling.projection.out_features)
     pooling.centres.copy_(centres[: pooling.clusters])  # the ghosts are the last ones
+    assert encoder.embedding is not None and encoder.norm is not None
     encoder.embedding.weight.copy_(take("fc6/kernel", *encoder.embedding.weight.T.shape).T)
     # With mean 0 and deviation 1 the normalisation only adds its bias, until training changes them.
     assert encoder.norm.running_var is not None

@@ -23,8 +23,8 @@ class UtteranceEncoder(nn.Module):
     pooling : torch.nn.Module
         ``(descriptors [B, T'', D], lengths) -> [B, P]``, with an attribute ``output_size`` P, as `GhostVLAD`. Where its
         ``input_size`` is None, the backbone's ``output_size`` is filled in by ``set_input_size``.
-    embedding_size : int
-        Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
+    embedding_size : int, optional
+        Neurons of the embedding layer, E; None leaves the pooled vector as it is. A batch normalisation follows: without it the doubly normalised VLAD vector
         trains several times more slowly.
     speaker_normalization : {"none", "features", "features+embeddings"}
         With "features+embeddings" the bias of the last batch normalisation is left out of the embeddings, for the mean

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
@@ -71,7 +71,7 @@ class LogisticClassifier(nn.Module):
         """
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 — a loaded model does without
 
-        known, valid = (np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (embeddings, valid_embeddings))
+        known, valid = (_rows(x) for x in (embeddings, valid_embeddings))
         targets, expected = np.asarray(labels), np.asarray(valid_labels)
         if missing := sorted(set(range(self.n_classes)) - set(targets.tolist())):
             raise InputError(f"class {missing[0]} has no training utterance; leave its label out")
@@ -112,3 +112,8 @@ class LogisticClassifier(nn.Module):
             self.mean, self.scale = (self.mean.new_zeros(len(stored)) for _ in range(2))
             self.weight = self.weight.new_zeros(self.n_classes, len(stored))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _rows(embeddings: ArrayLike) -> NDArray[np.float64]:
+    rows = np.asarray(embeddings, dtype=np.float64)
+    return rows.reshape(len(rows), -1)

@@ -26,7 +26,8 @@ class StatisticsPooling(nn.Module):
 
     def __init__(self, input_size: int | None = None) -> None:
         super().__init__()
-        self.input_size = self.output_size = None
+        self.input_size: int | None = None
+        self.output_size: int | None = None
         if input_size is not None:
             self.set_input_size(input_size)
 
