@@ -24,8 +24,8 @@ class UtteranceEncoder(nn.Module):
         ``(descriptors [B, T'', D], lengths) -> [B, P]``, with an attribute ``output_size`` P, as `GhostVLAD`. Where its
         ``input_size`` is None, the backbone's ``output_size`` is filled in by ``set_input_size``.
     embedding_size : int, optional
-        Neurons of the embedding layer, E; None leaves the pooled vector as it is. A batch normalisation follows: without it the doubly normalised VLAD vector
-        trains several times more slowly.
+        Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
+        trains several times more slowly. None leaves the pooled vector as it is.
     speaker_normalization : {"none", "features", "features+embeddings"}
         With "features+embeddings" the bias of the last batch normalisation is left out of the embeddings, for the mean
         of the speaker's embeddings is then subtracted outside (`center_by_speaker`, or `SpeakerStatistics.embedding`).
