@@ -40,7 +40,7 @@ def predictions(given: argparse.Namespace) -> None:
 
     if given.output is None:
         table = pa.Table.from_batches(describe(), schema).to_pandas()
-        _print(table[["path", "seconds", "emotion", "probability", "error"]])
+        _print(table[["path", "seconds", "emotion", "probability", "warning", "error"]])
         _tell(len(files), table["error"].dropna().tolist())
     else:
         _write(given, model, files, schema, describe, "predict", schema.names, given.batch_seconds)
@@ -173,8 +173,8 @@ def _write(
 
 
 def _print(table: pd.DataFrame) -> None:
-    if table["error"].isna().all():
-        table = table.drop(columns="error")
+    empty = [column for column in ("warning", "error") if column in table and table[column].isna().all()]
+    table = table.drop(columns=empty)
     print(table.to_string(index=False, na_rep="", float_format="{:.3f}".format))
 
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ser_plugins.audio.spectrogram import Spectrogram
-from ser_plugins.audio.speech import is_silent
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import COLOURS, STYLE
 from ser_plugins.inference.batches import choose_labels, classify, embed_speech
@@ -99,8 +98,6 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
 def analyse(model: UtteranceClassifier, places: EmbeddingMap | None, path: str | Path) -> list[Any]:
     """Hear a sound file: probability of each emotion, spectrogram, emotion over time, and its place among others."""
     speech = model.load_audio(path)
-    if is_silent(speech.cpu().numpy()):
-        raise InputError("the clip is silent; record it again")
     embedding = embed_speech(model, [speech])
     labels, classes = choose_labels(model, None)
     probabilities = dict(zip(labels, classify(model, embedding, classes)[0].tolist(), strict=True))

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ser_plugins.errors import InputError
 
 BATCH_SIZE, BATCH_SECONDS = 16, 60.0  # more is no faster on a CPU: it leaves the cache
+NOT_FINITE = "the model's result is NaN or infinite; its weights are damaged, or the audio is"
 WINDOW_FILES, WINDOW_SECONDS = 256, 1800.0
 
 

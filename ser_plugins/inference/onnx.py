@@ -193,7 +193,7 @@ def describe(model: UtteranceClassifier) -> dict[str, str]:
     return {
         "labels": json.dumps([encoder.ind2lab[i] for i in range(len(encoder))], ensure_ascii=False),
         "sample_rate": str(normalizer.sample_rate),
-        "audio_normalizer": json.dumps({"sample_rate": normalizer.sample_rate, "vad": normalizer.vad}),
+        "audio_normalizer": json.dumps({"vad": normalizer.vad}),
         "checksum": model.checksum,
         "told_speaker": json.dumps(told_voice(model) is not None),
     }

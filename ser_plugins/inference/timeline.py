@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,14 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, Samples, is_silent, join, stream_audio
+from ser_plugins.audio.reading import Samples, stream_audio
+from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, is_silent, join, naming
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import COLOURS, EMOTIONS, styled
-from ser_plugins.inference.batches import choose_labels, classify, embed_speech
+from ser_plugins.inference.batches import NOT_FINITE, choose_labels, classify, embed_speech
 from ser_plugins.inference.files import readable
 
+logger = logging.getLogger(__name__)
 NO_SPEECH = "silence"
 WINDOW, HOP = 3.0, 1.0  # seconds
 GREY = "#e8e8e8"
@@ -48,7 +51,8 @@ def slide(path: str | os.PathLike[str], window: float, hop: float) -> Iterator[W
     """
     held = np.empty(0, np.float32)
     offset = index = covered = rate = 0  # of what is held, in samples of the recording
-    for block, rate in stream_audio(os.fspath(path)):
+    stream = stream_audio(path)
+    for block, rate in stream:
         held = np.concatenate([held, block.mean(1)])
         size = max(round(window * rate), math.ceil(MIN_SECONDS * rate))  # 0.1 s may be half a sample more
         while (start := round(index * hop * rate)) + size <= offset + len(held):
@@ -57,6 +61,8 @@ def slide(path: str | os.PathLike[str], window: float, hop: float) -> Iterator[W
             index += 1
         gone = min(max(start - offset, 0), len(held))
         held, offset = held[gone:], offset + gone
+    if stream.warning:
+        logger.warning("%s: %s", readable(os.fspath(path)), stream.warning)
     end = offset + len(held)
     if not rate or (not index and end < MIN_SECONDS * rate):
         raise InputError(f"{path}: {end / max(rate, 1):.3f} s of audio is too short; give {MIN_SECONDS} s or more")
@@ -90,6 +96,8 @@ def describe_recording(
         frame[chosen] = np.nan
         if speech:
             found = classify(model, embed_speech(model, list(speech.values())), classes)
+            if not found.isfinite().all():
+                raise InputError(f"{path}: {NOT_FINITE}")
             rows = list(speech)
             frame.loc[rows, chosen] = found.numpy()
             frame.loc[rows, "emotion"] = [chosen[i] for i in found.argmax(1).tolist()]
@@ -101,10 +109,8 @@ def find_speech(
 ) -> dict[int, torch.Tensor]:
     """Cut the silence out of each window, as out of a file of its own; windows without speech are left out."""
     normalizer = model.hparams.audio_normalizer
-    try:
+    with naming(path):
         signals = [normalizer.convert(torch.from_numpy(piece.samples), piece.rate) for piece in pieces]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     found = zip(signals, pieces, normalizer.find_speech(signals), strict=True)
     return {
         row: join(signal, segments)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
@@ -15,7 +16,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ser_plugins.audio.speech import TOGETHER
-from ser_plugins.inference.batches import BATCH_SECONDS, choose_labels, classify, embed_speech, pack, windows
+from ser_plugins.inference.batches import (
+    BATCH_SECONDS,
+    NOT_FINITE,
+    choose_labels,
+    classify,
+    embed_speech,
+    pack,
+    windows,
+)
 from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups, readable
 from ser_plugins.metric.wheel import WHEEL
 
@@ -46,7 +55,8 @@ def prediction_rows(model: EncoderClassifier, labels: Sequence[str] | None) -> t
 
 
 def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
-    return pa.schema({"path": pa.string(), "seconds": pa.float64(), **columns, "error": pa.string()})
+    of_the_file = {"path": pa.string(), "seconds": pa.float64()}
+    return pa.schema({**of_the_file, **columns, "warning": pa.string(), "error": pa.string()})
 
 
 def describe_files(
@@ -70,7 +80,7 @@ def describe_files(
     paths : sequence of str
         Sound files.
     schema : pyarrow.Schema
-        Columns: ``path``, ``seconds``, those of ``rows``, ``error``.
+        Columns: ``path``, ``seconds``, those of ``rows``, ``warning``, ``error``.
     rows : callable
         Makes columns of embeddings [N, E].
     jobs : int
@@ -96,8 +106,22 @@ def describe_files(
                 clips.update(zip(group, next(read), strict=True))
             speech = {row: torch.from_numpy(c.speech) for row, c in sorted(clips.items()) if c.speech is not None}
             columns = rows(embed_speech(model, list(speech.values()), batch_seconds)) if speech else {}
+            for row in _drop_infinite(columns, list(speech)):
+                clips[row] = clips[row]._replace(error=f"{paths[piece[row]]}: {NOT_FINITE}")
             yield _record_batch(schema, [paths[row] for row in piece], [clips[row] for row in piece], columns)
             progress.update(len(piece))
+
+
+def _drop_infinite(columns: Columns, rows: Sequence[int]) -> list[int]:
+    """Take results that are NaN or infinite out of the columns; return their rows."""
+    wrong = []
+    for i, row in enumerate(rows):
+        numbers = [values[i] for values in columns.values() if not isinstance(values[i], str)]
+        if not all(np.isfinite(number).all() for number in numbers):
+            wrong.append(row)
+            for values in columns.values():
+                values[i] = None
+    return wrong
 
 
 def _record_batch(schema: pa.Schema, paths: Sequence[str], clips: Sequence[Clip], columns: Columns) -> pa.RecordBatch:
@@ -105,6 +129,7 @@ def _record_batch(schema: pa.Schema, paths: Sequence[str], clips: Sequence[Clip]
     full: Columns = {
         "path": [readable(path) for path in paths],
         "seconds": [clip.seconds if clip.error is None or clip.seconds else None for clip in clips],
+        "warning": [clip.warning for clip in clips],
         "error": [clip.error and readable(clip.error) for clip in clips],
     }
     for name in set(schema.names) - set(full):
@@ -141,7 +166,7 @@ def predict(
     -------
     pandas.DataFrame
         One row a file: ``path``, ``seconds``, ``emotion``, its ``probability``, one column of probabilities a label,
-        and ``error``: why a file has no prediction.
+        ``warning``: how much of a file is missing, and ``error``: why a file has no prediction.
 
     Raises
     ------
@@ -163,7 +188,7 @@ def embed(
     jobs: int = 0,
     batch_seconds: float = BATCH_SECONDS,
 ) -> pd.DataFrame:
-    """Embed sound files: ``path``, ``seconds``, ``embedding`` (float32 [E]) and ``error``; arguments as in `predict`.
+    """Embed sound files: ``embedding`` (float32 [E]) beside the columns of `predict` for a file; arguments as there.
 
     Example
     -------

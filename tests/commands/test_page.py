@@ -59,7 +59,7 @@ def test_probabilities_are_those_of_the_model(folder, clip, tmp_path):
     assert len(figures) == 3
     assert len(analyse(model, None, clip)) == 3  # no map, no place
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
-    with pytest.raises(InputError, match="the clip is silent; record it again"):
+    with pytest.raises(InputError, match="it is silent; record it again"):
         analyse(model, None, tmp_path / "silent.wav")
 
 
