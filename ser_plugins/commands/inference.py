@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from ser_plugins.corpora.text import decode
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.inference.batches import choose_labels
 from ser_plugins.inference.files import find_files, header_seconds, readable
@@ -128,13 +129,17 @@ def _draw(pieces: list[pa.RecordBatch], figure: Path) -> None:
 def _prepare(given: argparse.Namespace) -> tuple[UtteranceClassifier, list[str]]:
     if given.jobs < 0 or given.batch_seconds <= 0:
         raise InputError("give --batch_seconds above 0, and --jobs, 0 of which is this process alone")
-    paths = [line for path in given.paths for line in (sys.stdin.read().splitlines() if path == "-" else [path])]
+    paths = [line for path in given.paths for line in (_listed_paths() if path == "-" else [path])]
     files = find_files(path for path in paths if path)
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
     model = load(given.model, given.revision, given.device)
     adapt_or_warn(model, given.speaker)
     return model, files
+
+
+def _listed_paths() -> list[str]:
+    return decode(sys.stdin.buffer.read(), "standard input").splitlines()
 
 
 def _labels(given: argparse.Namespace) -> list[str] | None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ser_plugins.audio.speech import TOGETHER
+from ser_plugins.corpora.corpus import RESERVED
+from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import (
     BATCH_SECONDS,
     NOT_FINITE,
@@ -42,6 +44,8 @@ def embedding_rows() -> tuple[pa.Schema, Rows]:
 def prediction_rows(model: EncoderClassifier, labels: Sequence[str] | None) -> tuple[pa.Schema, Rows]:
     """Return the columns of a table of predictions, and the function that makes them of embeddings [N, E]."""
     chosen, classes = choose_labels(model, labels)
+    if taken := RESERVED & set(chosen):
+        raise InputError(f"the label {min(taken)!r} is named as a column of the table; choose others by labels")
     if not set(chosen) & set(WHEEL):
         logger.warning("%s … are no emotions that are known; for an encoder of speakers, take embed", chosen[0])
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ser_plugins import configuration
 from ser_plugins.audio.handmade import keep_features
 from ser_plugins.audio.speech import SpeechNormalizer
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.loading import check_device
 
@@ -92,8 +92,8 @@ class Recipe:
 
     def read_corpus(self) -> Corpus:
         """Read and check the corpus, and tell what is wrong with it."""
-        corpus = configuration.build(self.corpus_tree)["reader"].read()
-        if not isinstance(corpus, Corpus):
+        corpus: Corpus = configuration.build(self.corpus_tree)["reader"].read()
+        if not corpus.labels:
             raise InputError(f"{corpus.name} has no emotions: give it to recipes/pretrain.py")
         for row in corpus.faults.to_dict("records"):
             logger.warning("%s: %s", row["path"], row["fault"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ser_plugins.corpora.synthetic import Demo
+from ser_plugins.corpora.synthetic import Synthetic
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.emotions import run
 from ser_plugins.training.recipe import Recipe
@@ -19,7 +19,7 @@ SHORT = {"vad": "none", "number_of_epochs": 2, "speaker_epochs": 1, **TINY}
 def audio(tmp_path_factory) -> Path:
     """A folder with the audio of the demo corpus and, later, the cache."""
     folder = tmp_path_factory.mktemp("audio")
-    Demo(str(folder / "demo")).read()
+    Synthetic(str(folder / "demo")).read()
     return folder
 
 
