@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ser_plugins import GhostVLAD, SEResNet34, SoftmaxClassifier, SpeechNormalizer, UtteranceEncoder
 from ser_plugins.audio.speech import load_audio
-from ser_plugins.corpora import Demo
+from ser_plugins.corpora import Synthetic
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerFolders, split_speakers
 from ser_plugins.files import atomic_write
@@ -50,7 +50,7 @@ def write_aac(path: Path, samples: np.ndarray) -> None:
 
 def make_tree(folder: Path, clips: int, seconds: float, root: Path) -> None:
     """Ten clips, linked again and again under the names of as many."""
-    corpus = Demo(str(root / "demo")).read()
+    corpus = Synthetic(str(root / "demo")).read()
     voices = [load_audio(path)[0][:, 0] for path in corpus.table["path"][::48]]
     sources = []
     for number, voice in enumerate(voices):

@@ -8,8 +8,8 @@ from pathlib import Path
 from ser_plugins.training.emotions import make_loaders, prepare_corpus
 from ser_plugins.training.fit import train
 
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import fold_parts
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.memory import keep_memory
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.recipe import Recipe

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.download import Archive, fetch
 from ser_plugins.corpora.files import check_utterances, find_utterances
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")

@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ser_plugins import configuration
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.training.cross_validation import check_folds, missing_folds, prepare_corpus
 from ser_plugins.training.recipe import Recipe
 

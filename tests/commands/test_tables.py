@@ -199,7 +199,8 @@ def test_two_runs_do_not_write_one_table(call, clips, tmp_path):
 
 
 def test_a_table_is_printed(call, loaded_model, clips, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{clips}/short.wav\n\n{clips}/deep/er\n"))
+    listed = f"\ufeff{clips}/short.wav\n\n{clips}/deep/er\n"  # a byte order mark, as some programs write it
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
     call("predict", "-", "--labels", "happy, sad")
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
@@ -208,6 +209,12 @@ def test_a_table_is_printed(call, loaded_model, clips, capsys, monkeypatch):
     expected = predict(loaded_model, [clips / "deep" / "er"], labels=["happy", "sad"])
     for line, row in zip(lines[2:], expected.to_dict("records"), strict=True):
         assert line.split()[:3] == [row["path"], f"{row['seconds']:.3f}", row["emotion"]]
+
+
+def test_a_list_that_is_not_utf8_is_an_error(call, clips, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{clips}/short.wav\n".encode("utf-16"))))
+    with pytest.raises(SystemExit, match=r"^error: standard input is UTF-16, not UTF-8; save it as UTF-8$"):
+        call("predict", "-")
 
 
 def test_bad_files_are_rows_with_errors_unless_all_are_bad(call, clips, caplog, tmp_path):
