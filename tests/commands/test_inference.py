@@ -203,7 +203,7 @@ def test_a_table_is_printed(call, model, clips, capsys, monkeypatch):
         assert line.split()[:3] == [row["path"], f"{row['seconds']:.3f}", row["emotion"]]
 
 
-def test_a_list_that_is_no_utf8_is_told(call, clips, monkeypatch):
+def test_a_list_that_is_no_utf8_is_refused(call, clips, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{clips}/short.wav\n".encode("utf-16"))))
     with pytest.raises(SystemExit, match=r"^error: standard input is UTF-16, not UTF-8; save it as UTF-8$"):
         call("predict", "-")

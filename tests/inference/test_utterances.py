@@ -178,7 +178,7 @@ def test_a_pipe_is_an_error_at_once(model, clips, tmp_path):
 
 
 @pytest.mark.parametrize("samples", [np.zeros((8000, 1)), np.random.default_rng(0).normal(0, 0.1, (8000, 1)) * [1, -1]])
-def test_silence_is_told_in_the_same_words_everywhere(model, tmp_path, samples):
+def test_silence_has_the_same_error_everywhere(model, tmp_path, samples):
     path = tmp_path / "silent.wav"
     soundfile.write(path, samples, 16000)
     (told,) = predict(model, path)["error"]
