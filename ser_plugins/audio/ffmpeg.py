@@ -9,7 +9,8 @@ from typing import IO, Any
 import av
 import numpy as np
 
-Samples = np.ndarray[Any, np.dtype[np.float32]]
+from ser_plugins.audio.reading import Samples
+
 # Playlists, which FFmpeg reads too, would open other files.
 CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,eac3,flac,matroska,mov,mp3,mpegts,nistsphere,ogg,tta,voc,w64,wav,wv,xwma"
@@ -27,7 +28,7 @@ LAYER_3_KBITS = (
 class FFmpegFile:
     """A sound file, open for one pass.
 
-    The format is told by the content, not by the name, and ID3 tags are passed over: their text may be of any encoding.
+    The content decides the format, not the name. ID3 tags are skipped: they may be large, and of any encoding.
 
     Parameters
     ----------

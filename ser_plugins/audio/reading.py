@@ -51,7 +51,7 @@ class AudioStream:
     """A sound file as blocks of samples, read until its decoder has no more.
 
     libsndfile reads most formats. FFmpeg reads MP3 and FLAC, of which libsndfile reads as many samples as the header
-    says, formats that libsndfile does not know, and what is left where libsndfile stops early.
+    says, formats that libsndfile does not know, and the rest of a file where libsndfile stops early.
 
     Parameters
     ----------

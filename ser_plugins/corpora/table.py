@@ -27,8 +27,8 @@ INVISIBLE = "\ufeff\u200b"  # byte order mark, space of no width
 class Table:
     """Utterances of a CSV or Parquet file: ``path``, ``emotion``, ``speaker``, and optionally ``id`` and ``fold``.
 
-    A CSV is UTF-8, with commas. Spaces at the ends of speakers and emotions are dropped, and their Unicode is NFC. A
-    recording that stands twice is a fault, and refused where it is of two speakers: it would be in two parts of a fold.
+    A CSV is UTF-8, with commas. Speakers and emotions lose surrounding spaces and become Unicode NFC. A recording that
+    stands twice is a listed fault. One that stands for two speakers is refused: it would be in two parts of a fold.
 
     Parameters
     ----------

@@ -184,7 +184,6 @@ def read_together(paths: Sequence[str], normalizer: SpeechNormalizer) -> list[Cl
     for path in paths:
         seconds, warning = 0.0, None
         try:
-            seconds = announced_seconds(path)
             samples, rate, warning = read_audio(path, MAX_SECONDS)
             seconds = len(samples) / rate
             mono = downmix(torch.from_numpy(samples), rate)
@@ -193,7 +192,7 @@ def read_together(paths: Sequence[str], normalizer: SpeechNormalizer) -> list[Cl
             signals[len(clips)] = resample(mono, rate)
             clips.append(Clip(seconds, None, None, warning))
         except Exception as error:  # whatever a decoder says of what is no sound
-            clips.append(Clip(seconds, None, reason(path, error), warning))
+            clips.append(Clip(seconds or announced_seconds(path), None, reason(path, error), warning))
     segments = normalizer.find_speech(list(signals.values()))
     for (row, speech), found in zip(signals.items(), segments, strict=True):
         clips[row] = clips[row]._replace(speech=join(speech, found).numpy())

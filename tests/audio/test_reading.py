@@ -240,7 +240,7 @@ def test_a_rate_that_changes_on_the_way_is_that_of_the_beginning(tmp_path):
     assert second.argmax() == pytest.approx(880, abs=2)
 
 
-def test_what_is_no_file_is_told_at_once(tmp_path):
+def test_what_is_no_file_is_an_error_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
     with socket.socket(socket.AF_UNIX) as server:
@@ -261,7 +261,7 @@ def test_what_is_no_file_is_told_at_once(tmp_path):
             assert announced_seconds(name) == 0
 
 
-def test_a_file_without_permission_is_told(tmp_path, monkeypatch):
+def test_a_file_without_permission_is_named(tmp_path, monkeypatch):
     sf.write(tmp_path / "clip.wav", np.ones(4000), RATE)
 
     def refuse(*_, **__):

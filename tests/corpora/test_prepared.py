@@ -119,7 +119,7 @@ def test_unusable_files_are_named(tmp_path, clips, workers):
     check(prepare(good, PLAIN, cache, workers), good)
 
 
-def test_a_process_that_dies_is_told_in_one_line(tmp_path, clips):
+def test_a_process_that_dies_is_an_error_of_one_line(tmp_path, clips):
     class Deadly(SpeechNormalizer):
         def convert(self, *_):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_a_process_that_dies_is_told_in_one_line(tmp_path, clips):
         prepare(clips, Deadly(vad="none"), tmp_path / "cache", 2)
 
 
-def test_a_pipe_is_told_at_once(tmp_path, clips):
+def test_a_pipe_is_an_error_at_once(tmp_path, clips):
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(InputError, match=r"pipe\.wav is a pipe"):
         prepare([*clips, tmp_path / "pipe.wav"], PLAIN, tmp_path / "cache", 1)
