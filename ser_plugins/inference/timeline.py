@@ -20,9 +20,10 @@ from ser_plugins.audio.reading import Samples, stream_audio
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, is_silent, join, naming
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.figures import COLOURS, EMOTIONS, styled
+from ser_plugins.evaluation.figures import COLOURS, styled
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
 from ser_plugins.inference.files import readable
+from ser_plugins.metric.wheel import EMOTIONS
 
 logger = logging.getLogger(__name__)
 NO_SPEECH = "silence"
