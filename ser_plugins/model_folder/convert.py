@@ -231,6 +231,7 @@ def vgg_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> Utte
         own = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
         for variable, tensor in zip(("gamma", "beta", "moving_mean", "moving_variance"), own, strict=True):
             tensor.copy_(take(f"{name}/{variable}", norm.num_features))
+        norm.num_batches_tracked.fill_(1000)  # with a count of 0 the first training batch would replace them
 
     def fill_bands(name: str, layer: nn.Linear) -> None:
         kernel = take(f"{name}/kernel", BANDS, 1, layer.in_features // BANDS, layer.out_features)
