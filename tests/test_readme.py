@@ -66,18 +66,24 @@ def recipe(name: str):
     return module
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch, write_model, clips):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, write_model, clips):
     """A folder with the models and recordings that the pages name."""
+    folder = tmp_path_factory.mktemp("files")
     for run, strategy in MODELS.items():
-        write_model(tmp_path / "results" / run / "1" / "fold1" / "model", strategy)
-    shutil.copytree(tmp_path / "results/S3/ravdess/1/fold1/model", tmp_path / "encoder")
+        write_model(folder / "results" / run / "1" / "fold1" / "model", strategy)
+    shutil.copytree(folder / "results/S3/ravdess/1/fold1/model", folder / "encoder")
     for name in ("utterance.wav", "interview.wav", "more/one.wav", "ann/1.wav", "ann/2.wav"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        soundfile.write(tmp_path / name, 0.1 * torch.randn(8000).numpy(), 16000)
-    shutil.copytree(clips, tmp_path / "clips")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+        (folder / name).parent.mkdir(exist_ok=True)
+        soundfile.write(folder / name, 0.1 * torch.randn(8000).numpy(), 16000)
+    shutil.copytree(clips, folder / "clips")
+    return folder
+
+
+@pytest.fixture
+def place(files, monkeypatch):
+    """The folder, as the current one."""
+    monkeypatch.chdir(files)
 
 
 @pytest.mark.parametrize(("page", "target"), [(page, target) for page in PAGES for target in links(page)])
