@@ -9,7 +9,7 @@ from typing import IO, Any
 import av
 import numpy as np
 
-from ser_plugins.audio.reading import Samples
+Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 # Playlists, which FFmpeg reads too, would open other files.
 CONTAINERS = (
