@@ -12,7 +12,6 @@ import pytest
 import soundfile
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
-
 # A process of joblib's takes seconds to start: audio is prepared in the process of the test where it does not say more.
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 

@@ -73,7 +73,7 @@ def test_a_folder_is_locked_by_one_process_at_a_time(tmp_path):
     folder = tmp_path / "new" / "fold1"
     with subprocess.Popen([*words, str(folder)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "locked\n"
-        with pytest.raises(InputError, match=r"another process is at work in .*fold1; wait"), lock_folder(folder):
+        with pytest.raises(InputError, match=r"another process works in .*fold1; wait"), lock_folder(folder):
             pass
         other.kill()
     with lock_folder(folder), pytest.raises(InputError), lock_folder(folder):
