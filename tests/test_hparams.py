@@ -80,7 +80,7 @@ def test_every_preset_is_plain_hyperpyyaml_whose_parts_fit_together(name):
     feats = made["mean_var_norm"](made["compute_features"](torch.randn(2, 3200)))
     embeddings = made["embedding_model"].eval()(feats)
     assert embeddings.shape == (2, 1, made["embedding_model"].output_size)
-    if hasattr(made["classifier"], "weight") or hasattr(made["classifier"], "linear"):
+    if any(True for _ in made["classifier"].parameters()):
         assert made["classifier"](embeddings).shape == (2, 1, made["n_classes"])
 
 
