@@ -1,6 +1,6 @@
-"""Where the time of a training step goes: python benchmarks/profile_step.py writes benchmarks/results/profile.md.
+"""Profile a training step: python benchmarks/profile_step.py writes benchmarks/results/profile.md.
 
-One thread, batch 32 of 2 s, the fastest of several steps. Time is the operators' own, by their names.
+One thread, batch 32 of 2 s, the fastest of several steps. Times are those of the operators themselves, by name.
 """
 
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from speed.harness import ceiling, machine
-from speed.step import BATCH, LABELS, SAMPLES, Ours, stepper
+from speed.step import BATCH, CLASSES, SAMPLES, Ours, stepper
 from torch.profiler import ProfilerActivity, profile
 
 from ser_plugins.files import atomic_write
@@ -34,9 +34,9 @@ REST = "all else: spectrogram, pooling, loss, Adam, conversions, Python"
 
 
 def fastest(bfloat16: bool) -> list[Any]:
-    """Events of the fastest of some training steps, by operator and shapes."""
+    """Return the events of the fastest training step, by operator and shapes."""
     torch.manual_seed(0)
-    step = stepper(Ours(), torch.randn(BATCH, SAMPLES), torch.arange(BATCH) % len(LABELS), bfloat16)
+    step = stepper(Ours(), torch.randn(BATCH, SAMPLES), torch.arange(BATCH) % CLASSES, bfloat16)
     found = []
     for _ in range(STEPS):
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
@@ -46,12 +46,12 @@ def fastest(bfloat16: bool) -> list[Any]:
 
 
 def milliseconds(events: list[Any]) -> float:
-    """Time of all events."""
+    """Sum the time of all events."""
     return float(sum(event.self_cpu_time_total for event in events)) / 1000
 
 
 def parts(events: list[Any]) -> Counter[str]:
-    """Milliseconds of each part of the step."""
+    """Sum the milliseconds of each part of the step."""
     found: Counter[str] = Counter()
     for event in events:
         found[PARTS.get(event.key, REST)] += event.self_cpu_time_total / 1000
@@ -59,7 +59,7 @@ def parts(events: list[Any]) -> Counter[str]:
 
 
 def convolutions(events: list[Any]) -> Iterator[tuple[str, float, float]]:
-    """GFLOP/s, forward and backward, of the convolutions of each shape."""
+    """Compute the GFLOP/s, forward and backward, of the four most costly shapes of convolutions."""
     times: dict[tuple[int, ...], dict[str, float]] = defaultdict(dict)
     operations: Counter[tuple[int, ...]] = Counter()
     for event in events:
@@ -81,8 +81,8 @@ def main() -> None:
     keep_memory()  # as the recipes do
     single, half = fastest(bfloat16=False), fastest(bfloat16=True)
     lines = [
-        "# Where the time goes",
-        f"\nTraining step, batch {BATCH} of 2 s, the fastest of {STEPS}; one thread, {machine()['processor']}.",
+        "# Profile of a training step",
+        f"\nBatch {BATCH} of 2 s, the fastest of {STEPS}; one thread, {machine()['processor']}.",
         "`python benchmarks/profile_step.py`",
         "\n| | float32 | | bfloat16 | |\n|---|---|---|---|---|",
     ]

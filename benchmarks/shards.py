@@ -1,11 +1,10 @@
-"""What packing VoxCeleb2 costs, and whether it feeds training: measured on generated trees of its layout.
+"""Cost of packing VoxCeleb2 into shards and of training on them, measured on generated trees of its layout.
 
-python benchmarks/shards.py FOLDER makes trees of AAC files below FOLDER out of the voices of the built-in corpus: 1,000
-clips of 8 s, as long as VoxCeleb2's are on average, for the rates; 10,000 and 100,000 clips of 0.3 s for the memory. It
-packs them with one process, reads them back, trains on crops of 2 s with one thread, and writes
-benchmarks/results/shards.md. Memory is the peak resident set of a fresh process that lists, splits and packs a tree,
-and of its worker. What is said of VoxCeleb2 is extrapolated from these; its clips are real speech, of which the VAD
-keeps more or less than of these voices.
+python benchmarks/shards.py FOLDER writes trees of AAC files from the built-in corpus into FOLDER. 1,000 clips of 8 s,
+the mean length of VoxCeleb2's, measure rates; 10,000 and 100,000 clips of 0.3 s measure memory. It packs them with one
+process, reads them back, trains on crops of 2 s with one thread, and writes benchmarks/results/shards.md. Memory is the
+peak resident set of a fresh process that lists, splits and packs a tree, and of its worker. Numbers of VoxCeleb2 are
+extrapolated; of real speech the VAD keeps another share.
 """
 
 import argparse
@@ -20,23 +19,29 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from speed.harness import alternate, operations
+from speed.step import stepper
+from torch import nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from ser_plugins import GhostVLAD, SEResNet34, SoftmaxClassifier, SpeechNormalizer, UtteranceEncoder
+from ser_plugins import SpeechNormalizer
 from ser_plugins.audio.speech import load_audio
-from ser_plugins.corpora import Demo
+from ser_plugins.configuration import compose
+from ser_plugins.corpora import Synthetic
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import SpeakerFolders, split_speakers
 from ser_plugins.files import atomic_write
 from ser_plugins.memory import keep_memory
+from ser_plugins.training.run import build
 from ser_plugins.training.stream import CropStream, StreamLoader
 
 PER_SPEAKER = 100
 HOURS, UTTERANCES, SPEAKERS = 2400, 1_090_000, 5994  # of VoxCeleb2
 BATCH = 32
 FRAMES = 201  # of 2 s
-STEPS = 5
+RATE_CLIPS, RATE_SECONDS = 1000, 8.0
+MEMORY_CLIPS = (10_000, 100_000)
 
 
 def write_aac(path: Path, samples: np.ndarray) -> None:
@@ -49,8 +54,8 @@ def write_aac(path: Path, samples: np.ndarray) -> None:
 
 
 def make_tree(folder: Path, clips: int, seconds: float, root: Path) -> None:
-    """Ten clips, linked again and again under the names of as many."""
-    corpus = Demo(str(root / "demo")).read()
+    """Write ten clips, and link them under as many names as asked for."""
+    corpus = Synthetic(str(root / "synthetic")).read()
     voices = [load_audio(path)[0][:, 0] for path in corpus.table["path"][::48]]
     sources = []
     for number, voice in enumerate(voices):
@@ -91,42 +96,29 @@ def reading_rate(folder: ShardFolder) -> float:
     return count / (time.perf_counter() - start)
 
 
-def training_rate(precision: torch.dtype) -> float:
-    """Utterances a second of training steps on data in memory, one thread."""
-    torch.set_num_threads(1)
-    encoder, classifier = UtteranceEncoder(SEResNet34(), GhostVLAD(128)), SoftmaxClassifier(512, SPEAKERS)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *classifier.parameters()])
-    feats, labels = torch.randn(BATCH, FRAMES, 257), torch.randint(SPEAKERS, (BATCH,))
-    start = 0.0
-    for step in range(1 + STEPS):
-        if step == 1:
-            start = time.perf_counter()
-        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            scores = classifier(encoder(feats)).squeeze(1)
-        torch.nn.functional.nll_loss(scores, labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return STEPS * BATCH / (time.perf_counter() - start)
+class Identification(nn.Module):
+    """Speaker identification from spectrograms, as its preset builds it."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        hparams = build(compose("pretrain", changes={"n_classes": SPEAKERS}))
+        self.encoder, self.classifier = hparams["embedding_model"], hparams["classifier"]
 
-def operations() -> int:
-    """Floating-point operations of an utterance, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        UtteranceEncoder(SEResNet34(), GhostVLAD(128))(torch.randn(2, FRAMES, 257)).sum().backward()
-    return counter.get_total_flops() // 2
+    def forward(self, feats: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return functional.nll_loss(self.classifier(self.encoder(feats)).squeeze(1), labels)
 
 
 def memory_rows(root: Path) -> list[tuple[str, str]]:
-    """Peak memory of packing; before this process grows, which those that it starts would count as theirs."""
+    """Measure the peak memory of packing, before this process grows: its children begin with its peak."""
     rows = []
-    for clips in (10_000, 100_000):
+    for clips in MEMORY_CLIPS:
         _, _, memory = packed(root, clips, 0.3, "none")
         rows.append((f"peak memory at {clips:,} utterances, the larger of process and worker", f"{memory:.0f} MiB"))
     return rows
 
 
 def packing_rows(folder: ShardFolder, elapsed: float, clip_seconds: float) -> list[tuple[str, str]]:
-    """What packing took."""
+    """Compute the time and size of packing."""
     size = sum(path.stat().st_size for path in folder.folder.glob("*.tar"))
     samples = sum(sum(counts) for counts in folder.index["parts"].values())  # of held-out speakers, some stay out
     hours = samples * clip_seconds / 3600
@@ -134,35 +126,37 @@ def packing_rows(folder: ShardFolder, elapsed: float, clip_seconds: float) -> li
     return [
         ("packing, hours of audio a minute and core", f"{hours / (elapsed / 60):.2f}"),
         (f"VoxCeleb2 ({HOURS} h): core-hours of packing", f"{HOURS / hours * elapsed / 3600:.0f}"),
-        ("time kept of these voices by the VAD", f"{100 * folder.index['seconds'] / 3600 / hours:.0f} %"),
+        ("share of this audio that the VAD keeps", f"{100 * folder.index['seconds'] / 3600 / hours:.0f} %"),
         ("bytes a second of kept speech", f"{rate:.0f}"),
         ("VoxCeleb2: disk, if all of it were kept", f"{rate * HOURS * 3600 / 1e9:.0f} GB"),
     ]
 
 
 def training_rows(reading: float) -> list[tuple[str, str]]:
-    """What reading gives and training takes."""
+    """Measure training steps on spectrograms in memory with one thread, beside the rate of reading."""
     rows = [("reading and cropping, utterances a second and core", f"{reading:.0f}")]
-    for precision in (torch.float32, torch.bfloat16):
-        rate, name = training_rate(precision), str(precision).removeprefix("torch.")
+    torch.set_num_threads(1)
+    model, feats, labels = Identification(), torch.randn(BATCH, FRAMES, 257), torch.randint(SPEAKERS, (BATCH,))
+    steps = {name: stepper(model, feats, labels, name == "bfloat16") for name in ("float32", "bfloat16")}
+    for name, seconds in zip(steps, alternate(*steps.values()), strict=True):
         rows += [
-            (f"training, {name}, utterances a second and core", f"{rate:.0f}"),
-            (f"VoxCeleb2, {name}: core-hours an epoch", f"{UTTERANCES / rate / 3600:.1f}"),
+            (f"training, {name}, utterances a second and core", f"{BATCH / seconds:.0f}"),
+            (f"VoxCeleb2, {name}: core-hours an epoch", f"{UTTERANCES * seconds / BATCH / 3600:.1f}"),
         ]
     return [
         *rows,
         ("VoxCeleb2: reading, core-hours an epoch", f"{UTTERANCES / reading / 3600:.2f}"),
-        ("VoxCeleb2: operations an epoch", f"{operations() * UTTERANCES / 1e15:.1f} × 10¹⁵"),
+        ("VoxCeleb2: operations an epoch", f"{operations(steps['float32']) / BATCH * UTTERANCES / 1e6:.1f} × 10¹⁵"),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the trees and the shards go")
+    parser.add_argument("folder", type=Path, help="folder for the trees and the shards")
     root = parser.parse_args().folder
     keep_memory()
-    folder, elapsed, _ = packed(root, 1000, 8.0, "silero")
-    rows = [*packing_rows(folder, elapsed, 8.0), *memory_rows(root), *training_rows(reading_rate(folder))]
+    folder, elapsed, _ = packed(root, RATE_CLIPS, RATE_SECONDS, "silero")
+    rows = [*packing_rows(folder, elapsed, RATE_SECONDS), *memory_rows(root), *training_rows(reading_rate(folder))]
     text = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
     atomic_write(Path("benchmarks/results/shards.md"), text + "\n")
     print(text)

@@ -1,1 +1,1 @@
-"""The cases of benchmarks/run.py: each module measures one of ours against another way to the same end."""
+"""Cases of benchmarks/run.py: each module compares one part of the package with another way to the same result."""

@@ -1,8 +1,7 @@
-"""An epoch of S5, all in: against its bare passes, and against reading, resampling and trimming each time.
+"""An epoch of S5: against its bare passes, and against reading, resampling and trimming the audio each time.
 
-On a GPU (``--device cuda``) it is the mean of 39 epochs, and is compared with the passes as CUDA graphs, too. Of the
-bare passes, forward, loss and backward of spectrograms that are on the device, the rate is told, and the share that it
-is of the device's fastest product.
+The bare passes are forward, loss and backward of spectrograms that are on the device. A GPU (``--device cuda``) trains
+40 epochs, and its bare passes also run as CUDA graphs. A time of several epochs is their mean without the first.
 """
 
 import tempfile
@@ -13,67 +12,65 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from ser_plugins.training.emotions import make_loaders, prepare_corpus
-from ser_plugins.training.fit import train
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
-from torch.utils.flop_counter import FlopCounterMode
+from speechbrain.dataio.dataset import DynamicItemDataset
 
 from ser_plugins.audio.speech import SpeechNormalizer, normalize_file
+from ser_plugins.configuration import Tree
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.data import SAMPLE_RATE, crop, make_dataset
-from ser_plugins.training.graphs import EncoderGraphs
+from ser_plugins.training.cross_validation import Parts, fold_tree, make_batches, make_loaders, prepare_corpus
+from ser_plugins.training.data import SAMPLE_RATE, crop
+from ser_plugins.training.run import begin, fit, make_brain
 from speed.corpus import on_gpu, recipe
-from speed.harness import Row, ceiling, now
+from speed.harness import Row, ceiling, now, operations
 
 
 class TimedBrain(EncoderBrain):
-    """Times its epochs from the first training batch to the end of validation; of several, the first does not count."""
+    """Time each epoch from the first training batch to the end of training and of validation."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seconds: dict[str, list[float]] = {"TRAIN": [], "VALID": []}
 
     def on_stage_start(self, stage: Any, epoch: int | None = None) -> None:
         if stage.name == "TRAIN":
             self.start = now(self.device)
-            if epoch is not None and epoch <= 2:
-                self.trainings, self.epochs = [], []
         super().on_stage_start(stage, epoch)
 
     def on_stage_end(self, stage: Any, stage_loss: float, epoch: int | None = None) -> None:
         super().on_stage_end(stage, stage_loss, epoch)
-        found = self.trainings if stage.name == "TRAIN" else self.epochs
-        found.append(now(self.device) - self.start)
+        self.seconds[stage.name].append(now(self.device) - self.start)
 
-    @property
-    def training(self) -> float:
-        """Seconds of an epoch's training part."""
-        return mean(self.trainings)
-
-    @property
-    def whole(self) -> float:
-        """Seconds of an epoch."""
-        return mean(self.epochs)
+    def mean_until(self, stage: str) -> float:
+        """Return the mean seconds of an epoch until the end of a stage, without the first of several epochs."""
+        return mean(self.seconds[stage][1:] or self.seconds[stage])
 
 
-def timed(loaders: Any, tree: Any, options: Any, epochs: int = 2) -> TimedBrain:
-    """Train for some epochs."""
-    with tempfile.TemporaryDirectory() as folder:
-        long = {**tree, "number_of_epochs": epochs, "patience": epochs}
-        brain, _ = train(long, options, Path(folder), None, TimedBrain, loaders)
-    assert isinstance(brain, TimedBrain)
+def prepared_fold() -> tuple[Tree, Any, Parts]:
+    """Prepare the audio of fold 1; return the run's YAML, the run options and the tables of the parts."""
+    own = recipe()
+    corpus = prepare_corpus(own, own.read_corpus())
+    parts = fold_parts(corpus, 1)
+    return fold_tree(own.tree, corpus, parts, 1), own.options, parts
+
+
+def train(tree: Tree, options: Any, parts: Parts, epochs: int, loaders: Any = make_loaders) -> TimedBrain:
+    """Train for some epochs, as recipes/train.py does."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hparams = begin({**tree, "number_of_epochs": epochs, "patience": None}, folder)
+        brain = make_brain(TimedBrain, hparams, options, folder)
+        fit(brain, *loaders(brain, hparams, parts))
     return brain
 
 
-def bare(brain: TimedBrain, batches: list[Any], encoder: Callable[..., Any]) -> float:
-    """Seconds of an epoch's forward and backward passes alone, on spectrograms that are on the device.
-
-    The second of two times; on a GPU of more, whose median is taken.
-    """
+def bare(brain: TimedBrain, batches: list[Any], encode: Callable[..., Any]) -> float:
+    """Return the seconds of an epoch's bare passes: the second of two runs, on a GPU the median of nine."""
     weights = list(brain.modules.embedding_model.parameters())
     with torch.no_grad():
-        feats = []
-        for batch in batches:
-            wavs, lengths = batch.to(brain.device).signal
-            feats.append((brain.modules.mean_var_norm(brain.modules.compute_features(wavs), lengths), lengths))
+        feats = [features(brain, batch) for batch in batches]
     labels = [batch.label.data.squeeze(1).to(brain.device) for batch in batches]
     brain.modules.train()
     seconds = []
@@ -81,7 +78,7 @@ def bare(brain: TimedBrain, batches: list[Any], encoder: Callable[..., Any]) -> 
         start = now(brain.device)
         for (x, lengths), targets in zip(feats[:count], labels[:count], strict=True):
             with brain.training_ctx:
-                loss = brain.hparams.metric_loss(encoder(x, lengths), targets)
+                loss = brain.hparams.metric_loss(encode(x, lengths), targets)
             loss.backward()
             for weight in weights:
                 weight.grad = None
@@ -89,68 +86,65 @@ def bare(brain: TimedBrain, batches: list[Any], encoder: Callable[..., Any]) -> 
     return median(seconds[1:])
 
 
+def features(brain: TimedBrain, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the normalised spectrograms and relative lengths of a batch."""
+    wavs, lengths = batch.to(brain.device).signal
+    return brain.modules.mean_var_norm(brain.modules.compute_features(wavs), lengths), lengths
+
+
 def share_of_peak(brain: TimedBrain, batches: list[Any], seconds: float, name: str) -> Row:
-    """Utterances a second of the bare passes, and the share that they are of the device's fastest product."""
+    """Compare the rate of the bare passes with the device's fastest product."""
     count = sum(len(batch.id) for batch in batches)
-    wavs, lengths = batches[0].to(brain.device).signal
-    with FlopCounterMode(display=False) as counter:
-        feats = brain.modules.mean_var_norm(brain.modules.compute_features(wavs), lengths)
-        brain.modules.embedding_model(feats, lengths).sum().backward()
-    rate = counter.get_total_flops() / len(wavs) * count / seconds / 1e9
+    feats, lengths = features(brain, batches[0])
+    gflop = operations(lambda: brain.modules.embedding_model(feats, lengths).sum().backward()) / len(feats)
+    rate = gflop * count / seconds
     peak = ceiling(torch.bfloat16 if brain.precision == "bf16" else torch.float32, brain.device)
-    return Row(
-        f"{name}, {count / seconds:.0f} utterances/s, beside the fastest product",
-        f"{rate:.0f} GFLOP/s",
-        f"{peak:.0f} GFLOP/s",
-        rate / peak,
-    )
+    case = f"{name}, {count / seconds:.0f} utterances/s, beside the fastest product"
+    return Row(case, f"{rate:.0f} GFLOP/s", f"{peak:.0f} GFLOP/s", rate / peak)
 
 
-def usual_loaders(brain: Any, hparams: Any, parts: Any, normalizer: SpeechNormalizer) -> Any:
-    """Loaders that read, resample and trim each recording each time, as a SpeechBrain recipe's pipeline does."""
-    train_loader, valid_loader = make_loaders(brain, hparams, parts)
-    options = {"batch_sampler": train_loader.batch_sampler}, {"batch_size": valid_loader.batch_size}
-    found = []
-    for option, table, cut in zip(options, (parts["train"], parts["valid"]), (True, False), strict=True):
-        paths = dict(zip(table["id"].astype(str), table["path"], strict=True))
+def usual_loaders(brain: EncoderBrain, hparams: Any, parts: Parts, normalizer: SpeechNormalizer) -> Any:
+    """Make loaders that read, resample and trim each recording each time, as a SpeechBrain recipe's pipeline does."""
+    classes = list(hparams["labels"])
 
-        def signal(name: str, paths: Any = paths, cut: bool = cut) -> torch.Tensor:
-            samples = normalize_file(paths[name], normalizer).numpy()
-            if cut:
-                samples = crop(samples, round(hparams["crop_seconds"] * SAMPLE_RATE), float(torch.rand(())))
-            return torch.from_numpy(samples.copy())
+    def make(part: str, crop_seconds: float | None, **options: Any) -> SaveableDataLoader:
+        def signal(path: str) -> torch.Tensor:
+            samples = normalize_file(path, normalizer)
+            if crop_seconds is None:
+                return samples
+            cut = crop(samples.numpy(), round(crop_seconds * SAMPLE_RATE), float(torch.rand(())))
+            return torch.from_numpy(cut.copy())
 
-        dataset = make_dataset(table, hparams["column"], hparams["labels"])
-        dataset.pipeline.key_to_node.pop("signal", None)
-        dataset.add_dynamic_item(signal, takes="id", provides="signal")
-        found.append(SaveableDataLoader(dataset, collate_fn=PaddedBatch, **option))
-    return tuple(found)
+        table = parts[part].astype({"id": str, "path": str}).set_index("id")
+        dataset = DynamicItemDataset(table[["path", "emotion"]].to_dict("index"))
+        dataset.add_dynamic_item(signal, takes="path", provides="signal")
+        dataset.add_dynamic_item(lambda name: torch.tensor([classes.index(name)]), takes="emotion", provides="label")
+        dataset.set_output_keys(["id", "signal", "label"])
+        return SaveableDataLoader(dataset, collate_fn=PaddedBatch, **options)
+
+    train_loader = make("train", hparams["crop_seconds"], batch_sampler=make_batches(hparams, parts))
+    return train_loader, make("valid", None, batch_size=hparams["batch_size"])
 
 
 def run() -> Iterator[Row]:
     """Measure."""
-    own = recipe()
-    corpus = prepare_corpus(own, own.read_corpus())
-    parts = {name: table for name, table in fold_parts(corpus, 1).items() if name != "test"}
-    tree = {**own.tree, "labels": list(corpus.labels)}
+    tree, options, parts = prepared_fold()
     cuda = on_gpu()
-    brain = timed(partial(make_loaders, parts=parts), tree, own.options, 40 if cuda else 2)
-    loader, _ = make_loaders(brain, vars(brain.hparams), parts)
-    batches = list(loader)
+    brain = train(tree, options, parts, 40 if cuda else 2)
+    hparams = vars(brain.hparams)
+    batches = list(make_loaders(brain, hparams, parts)[0])
     encoder = brain.modules.embedding_model
-    ways = {"bare passes": encoder, **({"the same as CUDA graphs": EncoderGraphs(encoder)} if cuda else {})}
+    ways = {"bare passes": encoder}
+    if cuda:
+        ways["the same as CUDA graphs"] = partial(hparams["cuda_graphs"], encoder)
+    training, whole = brain.mean_until("TRAIN"), brain.mean_until("VALID")
     for name, way in ways.items():
         seconds = bare(brain, batches, way)
         yield share_of_peak(brain, batches, seconds, name)
         most = None if way is not encoder else 1.15 if cuda else 1.1
-        parts_of_it = ("epoch of S5 with validation", brain.whole, most), ("its training part", brain.training, None)
-        for part, whole, mark in parts_of_it:
-            yield Row(f"{part} beside {name}", f"{whole:.2f} s", f"{seconds:.2f} s", whole / seconds, most=mark)
-    usual = timed(partial(usual_loaders, parts=parts, normalizer=own.normalizer()), tree, own.options, 1 if cuda else 2)
-    yield Row(
-        "epoch of S5 against reading and trimming each time",
-        f"{brain.whole:.2f} s",
-        f"{usual.whole:.2f} s",
-        usual.whole / brain.whole,
-        least=3,
-    )
+        for part, time, target in (("epoch of S5 with validation", whole, most), ("its training part", training, None)):
+            yield Row(f"{part} beside {name}", f"{time:.2f} s", f"{seconds:.2f} s", time / seconds, most=target)
+    loaders = partial(usual_loaders, normalizer=recipe().normalizer())
+    usual = train(tree, options, parts, 1 if cuda else 2, loaders).mean_until("VALID")
+    case = "epoch of S5 against reading and trimming each time"
+    yield Row(case, f"{whole:.2f} s", f"{usual:.2f} s", usual / whole, least=3)

@@ -1,34 +1,20 @@
-"""On a GPU, where there is one: training steps as CUDA graphs and not, of ours and others, the loss, and GhostVLAD."""
+"""On a GPU: training steps with and without CUDA graphs, against other networks; the loss, and GhostVLAD."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ser_plugins import GhostVLAD, TripletLoss
-from ser_plugins.training.graphs import EncoderGraphs
 from speed.harness import Row, alternate, milliseconds
 from speed.mining import MARGIN, SIZES, batch
 from speed.pooling import BATCH as CLIPS
 from speed.pooling import FRAMES, SIZE, textbook
-from speed.step import BATCH, LABELS, SAMPLES, Ours, ecapa, resnet, stepper
-
-
-class Graphed(Ours):
-    """The encoder's passes as CUDA graphs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cuda()
-        self.graphs = EncoderGraphs(self.encoder)
-
-    def embed(self, feats: Tensor, lengths: Tensor) -> Tensor:
-        return self.graphs(feats, lengths)
+from speed.step import BATCH, CLASSES, SAMPLES, Ours, ecapa, resnet, stepper
 
 
 def synced(function: Callable[[], Any]) -> Callable[[], None]:
-    """Wait until all that a call began is done."""
+    """Make a function that calls another and waits for the GPU."""
 
     def call() -> None:
         function()
@@ -38,7 +24,7 @@ def synced(function: Callable[[], Any]) -> Callable[[], None]:
 
 
 def run() -> Iterator[Row]:
-    """Measure."""
+    """Measure; no rows without a GPU."""
     if torch.cuda.is_available():
         for bfloat16 in (False, True):
             yield from steps(bfloat16)
@@ -47,11 +33,11 @@ def run() -> Iterator[Row]:
 
 
 def steps(bfloat16: bool) -> Iterator[Row]:
-    """From waveforms to new weights, batch 32 of 2 s."""
+    """Time training steps from waveforms, batch 32 of 2 s."""
     torch.manual_seed(0)
-    wavs, labels = torch.randn(BATCH, SAMPLES, device="cuda"), torch.arange(BATCH, device="cuda") % len(LABELS)
+    wavs, labels = torch.randn(BATCH, SAMPLES, device="cuda"), torch.arange(BATCH, device="cuda") % CLASSES
     names = ("the same without graphs", "ECAPA-TDNN", "ResNet of SpeechBrain")
-    models = [Graphed(), Ours().cuda(), ecapa().cuda(), resnet().cuda()]
+    models = [Ours(graphs=True).cuda(), Ours().cuda(), ecapa().cuda(), resnet().cuda()]
     own, *others = alternate(*(synced(stepper(model, wavs, labels, bfloat16)) for model in models), repeats=30)
     for name, seconds in zip(names, others, strict=True):
         case = f"training step as CUDA graphs, {'bfloat16' if bfloat16 else 'float32'}, against {name}"
@@ -60,7 +46,7 @@ def steps(bfloat16: bool) -> Iterator[Row]:
 
 
 def losses() -> Iterator[Row]:
-    """Mining and loss, forward and backward, and the memory that they take."""
+    """Time mining and loss, forward and backward, with the memory that they take."""
     for size in SIZES:
         embeddings, labels = (tensor.detach().cuda() for tensor in batch(size))
         embeddings.requires_grad_()
@@ -73,7 +59,7 @@ def losses() -> Iterator[Row]:
 
 
 def poolings() -> Iterator[Row]:
-    """GhostVLAD, forward and backward with lengths, against all residuals at once."""
+    """Compare GhostVLAD, forward and backward with lengths, with the form that stores all residuals."""
     pooling = GhostVLAD(SIZE).cuda()
     for name, frames in FRAMES.items():
         x = torch.randn(CLIPS, frames, SIZE, device="cuda", requires_grad=True)

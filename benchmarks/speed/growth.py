@@ -1,4 +1,4 @@
-"""How time and memory grow: with the length of a clip, the batch, the corpus, and, time alone, with processes."""
+"""Growth of time and memory with the length of a clip, the batch and the corpus, and of time with processes."""
 
 import os
 import subprocess
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from ser_plugins import GhostVLAD, SEResNet34, Spectrogram, UtteranceEncoder
 from ser_plugins.audio.spectrogram import SpectrogramNorm
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import fold_parts
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.files import atomic_path
 from ser_plugins.memory import keep_memory
 from ser_plugins.training.data import make_dataset
@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 ranks = {ranks}
 if ranks > 1:
     torch.distributed.init_process_group("gloo")
-encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(128))
+encoder = UtteranceEncoder(SEResNet34(), GhostVLAD())
 model = torch.nn.parallel.DistributedDataParallel(encoder) if ranks > 1 else encoder
 feats = torch.randn({batch} // ranks, 201, 257)
 for step in range(5):
@@ -43,14 +43,14 @@ print((time.perf_counter() - start) / 3)
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Exponent of the growth, over the larger half of the sizes: what is constant has little part in them."""
+    """Fit the exponent of the growth over the larger half of the sizes, where constant costs matter little."""
     half = len(sizes) // 2
     return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
 
 
 def embed_clip(seconds: int) -> Callable[[], None]:
-    """Embed a clip of so many seconds."""
-    encoder, features, norm = UtteranceEncoder(SEResNet34(), GhostVLAD(128)).eval(), Spectrogram(), SpectrogramNorm()
+    """Make a function that embeds a clip of so many seconds."""
+    encoder, features, norm = UtteranceEncoder(SEResNet34(), GhostVLAD()).eval(), Spectrogram(), SpectrogramNorm()
     wavs = torch.randn(1, 16000 * seconds)
 
     @torch.no_grad()
@@ -61,13 +61,13 @@ def embed_clip(seconds: int) -> Callable[[], None]:
 
 
 def train_batch(size: int) -> Callable[[], None]:
-    """Train on a batch of so many utterances of 2 s."""
-    encoder, feats = UtteranceEncoder(SEResNet34(), GhostVLAD(128)), torch.randn(size, 201, 257)
+    """Make a function that runs forward and backward on so many utterances of 2 s."""
+    encoder, feats = UtteranceEncoder(SEResNet34(), GhostVLAD()), torch.randn(size, 201, 257)
     return lambda: encoder(feats).square().sum().backward()
 
 
 def split_corpus(size: int) -> Callable[[], None]:
-    """Split a corpus of so many utterances by speaker and make its dataset."""
+    """Make a function that splits a corpus of so many utterances by speaker and makes its dataset."""
     speakers = [f"{number % 100:03d}" for number in range(size)]
     columns = {"path": "a.wav", "emotion": ["happy", "sad"] * (size // 2), "speaker": speakers}
     columns |= {"prepared": "a.npy", "fault": ""}
@@ -81,18 +81,18 @@ def split_corpus(size: int) -> Callable[[], None]:
 
 
 def once(make: Callable[[int], Callable[[], None]], size: int) -> None:
-    """Do one thing once, as in a process of its own."""
+    """Make a function and call it once, in a fresh process."""
     keep_memory()  # as the recipes do
     make(size)()
 
 
 def seconds(make: Callable[[int], Callable[[], None]], sizes: Sequence[int]) -> list[float]:
-    """Seconds that it takes at each size."""
+    """Time what ``make`` makes, at each size."""
     return [alternate(make(size), repeats=2)[0] for size in sizes]
 
 
 def mebibytes(make: Callable[[int], Callable[[], None]], sizes: Sequence[int]) -> list[float]:
-    """MiB that it adds to the peak memory of a process of its own at each size."""
+    """Return the MiB that it adds to the peak memory of a fresh process, at each size."""
     costs = [fresh(once, make, size) for size in sizes]
     return [cost.added if cost else float("inf") for cost in costs]
 
@@ -105,7 +105,7 @@ MEASURED = {
 
 
 def processes(ranks: int, batch: int = 32) -> float:
-    """Seconds of a step of one global batch, over so many processes of one thread."""
+    """Return the seconds of a step of one global batch, over so many processes of one thread."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "step.py"
         script.write_text(STEP.format(ranks=ranks, batch=batch))
@@ -118,7 +118,7 @@ def processes(ranks: int, batch: int = 32) -> float:
 
 
 def draw(curves: dict[str, tuple[Sequence[int], list[float], list[float]]], path: Path) -> None:
-    """Draw log-log curves of time, above, and memory, below, with their slopes."""
+    """Draw time (above) and memory (below) on logarithmic axes, with their slopes."""
     figure = Figure(figsize=(3.6 * len(curves), 6), layout="constrained")
     for column, (name, (sizes, *measured)) in zip(figure.subplots(2, len(curves)).T, curves.items(), strict=True):
         for axes, unit, values in zip(column, ("seconds", "MiB"), measured, strict=True):

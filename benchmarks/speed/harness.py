@@ -1,4 +1,4 @@
-"""What the cases share: alternating timings, memory of a fresh process, the machine and its ceiling."""
+"""Tools of the cases: alternating timings, memory of a fresh process, FLOP, and the machine with its ceiling."""
 
 import multiprocessing
 import os
@@ -19,13 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 LIBRARIES = ("torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
+BUDGET = 0.3  # seconds for each product of `ceiling`
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a call took in a process of its own: seconds, MiB that it added to the peak memory, and that peak."""
+    """Cost of a call in a fresh process: seconds, MiB that it added to the peak memory, and that peak."""
 
     seconds: float
     added: float
@@ -34,7 +36,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: a ratio, and the mark that it should reach."""
+    """One comparison: a ratio, and the target that it should reach."""
 
     case: str
     ours: str
@@ -45,21 +47,21 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the mark is reached; None without one."""
+        """True where the target is reached; None without one."""
         if self.ratio is None or (self.least is None and self.most is None):
             return None
         return (self.least is None or self.ratio >= self.least) and (self.most is None or self.ratio <= self.most)
 
     @property
-    def mark(self) -> str:
-        """The mark, in words."""
+    def target(self) -> str:
+        """The target as text."""
         if self.least is not None:
             return f"≥ {self.least:g}"
         return "" if self.most is None else f"≤ {self.most:g}"
 
 
 def timings(*functions: Callable[[], Any], repeats: int = 5) -> list[list[float]]:
-    """Seconds of each, called in turn after one call each that does not count."""
+    """Time functions in turn, after one call of each that does not count; return the seconds of each call."""
     seconds: list[list[float]] = [[] for _ in functions]
     for repeat in range(1 + repeats):
         for function, found in zip(functions, seconds, strict=True):
@@ -71,12 +73,12 @@ def timings(*functions: Callable[[], Any], repeats: int = 5) -> list[list[float]
 
 
 def alternate(*functions: Callable[[], Any], repeats: int = 5) -> list[float]:
-    """Median seconds of each, called in turn after one call each that does not count."""
+    """Return the median seconds of each function, called in turn as by `timings`."""
     return [statistics.median(found) for found in timings(*functions, repeats=repeats)]
 
 
 def peak_memory() -> float:
-    """MiB at most that the process had; getrusage begins with what its parent had."""
+    """Return the peak resident memory of this process in MiB; getrusage would include its parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
@@ -93,7 +95,7 @@ def _measure(function: Callable[..., Any], arguments: Sequence[Any], threads: in
 
 
 def fresh(function: Callable[..., Any], *arguments: Any, gigabytes: float = 12) -> Cost | None:
-    """Cost of a call in a process of its own; None where ``gigabytes`` do not suffice."""
+    """Measure a call in a fresh process; None where ``gigabytes`` of memory do not suffice."""
     limit = int(gigabytes * 2**30) + 12 * 2**30  # address space of the libraries themselves
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
@@ -107,17 +109,23 @@ def fresh(function: Callable[..., Any], *arguments: Any, gigabytes: float = 12) 
 
 
 def now(device: torch.device | str = "cpu") -> float:
-    """Seconds, when all that was begun on the device is done."""
+    """Wait for the device, and return the time in seconds."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def ceiling(dtype: torch.dtype, device: torch.device | str = "cpu") -> float:
-    """GFLOP/s of the fastest dense product: square matrices of some sizes, and a convolution that fits in the cache.
+def operations(call: Callable[[], Any]) -> float:
+    """Count the GFLOP of the convolutions and matrix products of a call."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
 
-    Libraries come closest to what a processor can do where operands are small, and closer in convolutions; a GPU comes
-    closest where they are large.
+
+def ceiling(dtype: torch.dtype, device: torch.device | str = "cpu") -> float:
+    """Return the GFLOP/s of the fastest dense product: square matrices, and a convolution that fits in the cache.
+
+    A processor is fastest where operands are small, and in convolutions; a GPU is fastest where they are large.
     """
     sizes = (256, 512, 2048) if torch.device(device).type == "cpu" else (2048, 8192)
     products: list[tuple[float, Callable[[], Tensor]]] = []
@@ -128,20 +136,20 @@ def ceiling(dtype: torch.dtype, device: torch.device | str = "cpu") -> float:
     image, weight = torch.randn(4, channels, side, side), torch.randn(channels, channels, 3, 3)
     operands = (tensor.to(device, dtype, memory_format=torch.channels_last) for tensor in (image, weight))
     products.append((2 * image.numel() * channels * 9, partial(functional.conv2d, *operands, padding=1)))
-    return max(_rate(operations, product, device) for operations, product in products) / 1e9
+    return max(_rate(count, product, device) for count, product in products) / 1e9
 
 
-def _rate(operations: float, product: Callable[[], Tensor], device: torch.device | str) -> float:
-    seconds = []
-    for _ in range(21):
+def _rate(count: float, product: Callable[[], Tensor], device: torch.device | str) -> float:
+    seconds: list[float] = []
+    while len(seconds) < 3 or sum(seconds) < BUDGET:
         start = now(device)
         product()
         seconds.append(now(device) - start)
-    return operations / min(seconds[1:])
+    return count / min(seconds)
 
 
 def memory_rate(megabytes: int = 512) -> float:
-    """GB/s read and written by the best of several copies."""
+    """Return the GB/s that the fastest of several copies reads and writes."""
     source = torch.ones(megabytes * 2**18)
     target = torch.empty_like(source)
     best = min(alternate(lambda: target.copy_(source), repeats=1)[0] for _ in range(5))
@@ -149,7 +157,7 @@ def memory_rate(megabytes: int = 512) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on, and the ceiling found on the spot."""
+    """Describe the machine, with its ceiling at this moment."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return {
@@ -164,7 +172,7 @@ def machine() -> dict[str, Any]:
 
 
 def command(words: list[str]) -> str:
-    """Write the command line, without the folders of this machine."""
+    """Write the command line with its folders left out."""
     folders = [before.endswith("_folder") for before in ["", *words]]
     named = ["FOLDER" if folder else word for word, folder in zip(words, folders, strict=False)]
     return shlex.join(["python", *named])

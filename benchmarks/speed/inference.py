@@ -1,4 +1,4 @@
-"""Embedding a folder of recordings: against a loop over SpeechBrain's own interface, one file after the other."""
+"""Embedding a folder of recordings: against a loop over SpeechBrain's ``classify_file``."""
 
 import os
 import tempfile
@@ -9,24 +9,24 @@ import numpy as np
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from ser_plugins import configuration, load
+from ser_plugins import load
 from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, load_audio, silero, silero_together
+from ser_plugins.configuration import build, compose, resolve
 from ser_plugins.inference import embed
 from ser_plugins.model_folder.saving import inference_yaml, save_model_folder
 from speed.corpus import read_files
 from speed.harness import Row, alternate
 
 FILES = 1440
-HPARAMS = Path("hparams")
 
 
-def write_model(folder: Path) -> str:
-    """A model folder of S3 at any weights: none changes what a file costs."""
-    tree = configuration.merge(configuration.read(HPARAMS / "s3.yaml"), {"labels": ["happy", "sad"]}, "")
-    built = configuration.build(tree)
-    yaml = inference_yaml(configuration.resolve(tree))
-    save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], ["happy", "sad"])
-    return str(folder)
+def write_model(folder: Path) -> Path:
+    """Write a model folder of S3 with random weights."""
+    tree = compose("s3")
+    built = build(tree)
+    yaml = inference_yaml(resolve(tree))
+    save_model_folder(folder, yaml, built["embedding_model"], built["classifier"], built["labels"])
+    return folder
 
 
 def run() -> Iterator[Row]:
@@ -36,7 +36,8 @@ def run() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = write_model(Path(name) / "model")
         model = load(folder, device="cpu")
-        stock = EncoderClassifier.from_hparams(folder, savedir=str(Path(name) / "fetched"), run_opts={"device": "cpu"})
+        fetched = str(Path(name) / "fetched")
+        stock = EncoderClassifier.from_hparams(str(folder), savedir=fetched, run_opts={"device": "cpu"})
 
         def loop() -> None:
             for path in paths:
@@ -53,7 +54,7 @@ def run() -> Iterator[Row]:
 
 
 def parts(paths: list[Path], model: EncoderClassifier) -> Iterator[Row]:
-    """What a file costs: decoding and resampling, finding speech, the network."""
+    """Time the parts of a file's cost: decoding with resampling, voice activity detection, the network."""
     chosen, plain = paths[:: max(1, len(paths) // TOGETHER)][:TOGETHER], SpeechNormalizer(vad="none")
 
     def read() -> list[torch.Tensor]:
@@ -72,4 +73,4 @@ def parts(paths: list[Path], model: EncoderClassifier) -> Iterator[Row]:
     )
     cost = [f"{1000 * seconds / len(chosen):.1f} ms a file" for seconds in (reading, together, alone, network)]
     yield Row(f"Silero VAD, {len(chosen)} files at once against one by one", cost[1], cost[2], alone / together)
-    yield Row("network alone, against all that precedes it in classify_file", cost[3], f"{cost[0]} + {cost[2]}")
+    yield Row("network alone, against reading and detection before it", cost[3], f"{cost[0]} + {cost[2]}")

@@ -1,7 +1,7 @@
-"""One clip of 3 s on one thread, and a fresh process up to its first answer: against ECAPA-TDNN and wav2vec2-base.
+"""One clip of 3 s on one thread, and a fresh process up to its first output: against ECAPA-TDNN and wav2vec2-base.
 
-All have random weights and the size that they are used in; waveform in, answer out. Voice activity detection, which
-the others have none of, is measured by itself.
+All models have random weights and their usual size; they map a waveform to a class. The others have no voice activity
+detection, so it is timed separately.
 """
 
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,9 @@ import ser_plugins
 from ser_plugins.inference.onnx import Network, export
 from ser_plugins.model_folder.saving import save_model_folder
 from speed.harness import Row, alternate, milliseconds, timings
-from speed.step import LABELS
+from speed.inference import write_model
 
-SAMPLES, REPEATS, STARTS = 48000, 200, 5
-OURS = """
-audio_normalizer: !new:ser_plugins.SpeechNormalizer
-compute_features: !new:ser_plugins.Spectrogram
-    log: true
-mean_var_norm: !new:ser_plugins.SpectrogramNorm
-embedding_model: !new:ser_plugins.UtteranceEncoder
-    backbone: !new:ser_plugins.SEResNet34
-    pooling: !new:ser_plugins.GhostVLAD
-        input_size: 128
-classifier: !new:ser_plugins.SoftmaxClassifier
-    input_size: 512
-    n_classes: 8
-"""
+SAMPLES, CLASSES, REPEATS, STARTS = 48000, 8, 200, 5
 ECAPA = """
 audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
 compute_features: !new:speechbrain.lobes.features.Fbank
@@ -64,7 +52,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
         classifier: !ref <classifier>
         label_encoder: !ref <label_encoder>
 """
-# What a process does up to its first answer, in a folder that holds all of them.
+# Code of a fresh process up to its first output, run in the folder of all models.
 WAVEFORM = f"import torch; wavs = torch.randn(1, {SAMPLES})\n"
 PYTORCH = "import ser_plugins; model = ser_plugins.load('ours')\n"
 ONNX = """
@@ -89,20 +77,19 @@ OTHERS = ("ECAPA-TDNN", "wav2vec2-base")
 
 
 def write(folder: Path) -> None:
-    """Write the models of all, and a clip."""
+    """Write all models and a clip."""
     from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 
     torch.manual_seed(0)
-    for name, yaml in (("ours", OURS), ("ecapa", ECAPA)):
-        built = load_hyperpyyaml(yaml)
-        save_model_folder(folder / name, yaml, built["embedding_model"], built["classifier"], LABELS)
-    export(folder / "ours", folder / "fp32.onnx", folder / "int8.onnx")
-    Wav2Vec2ForSequenceClassification(Wav2Vec2Config(num_labels=len(LABELS))).save_pretrained(folder / "wav2vec2")
+    built, labels = load_hyperpyyaml(ECAPA), [f"class{i}" for i in range(CLASSES)]
+    save_model_folder(folder / "ecapa", ECAPA, built["embedding_model"], built["classifier"], labels)
+    export(write_model(folder / "ours"), folder / "fp32.onnx", folder / "int8.onnx")
+    Wav2Vec2ForSequenceClassification(Wav2Vec2Config(num_labels=CLASSES)).save_pretrained(folder / "wav2vec2")
     soundfile.write(folder / "clip.wav", torch.randn(SAMPLES).numpy() * 0.1, 16000)
 
 
 def session(path: Path) -> Callable[[torch.Tensor], list[Any]]:
-    """Answer by onnxruntime, on one thread."""
+    """Make a function that classifies by onnxruntime on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -111,8 +98,8 @@ def session(path: Path) -> Callable[[torch.Tensor], list[Any]]:
     return lambda wavs: opened.run(None, {"waveforms": wavs.numpy(), "lengths": one})
 
 
-def answerers(folder: Path) -> dict[str, Callable[[torch.Tensor], Any]]:
-    """All of them, loaded."""
+def load_all(folder: Path) -> dict[str, Callable[[torch.Tensor], Any]]:
+    """Load all models; each becomes a function of a waveform."""
     from speechbrain.inference.classifiers import EncoderClassifier
     from transformers import Wav2Vec2ForSequenceClassification
 
@@ -131,21 +118,21 @@ def answerers(folder: Path) -> dict[str, Callable[[torch.Tensor], Any]]:
 
 
 def check(found: dict[str, Callable[[torch.Tensor], Any]], wavs: torch.Tensor) -> None:
-    """Our forms answer alike."""
+    """Check that our forms agree."""
     expected = found["PyTorch"](wavs)[0]
     for name, tolerance in (("torch.compile", 1e-4), ("ONNX", 1e-4), ("ONNX, int8", 0.5)):
         torch.testing.assert_close(torch.as_tensor(found[name](wavs)[1]), expected, atol=tolerance, rtol=0)
 
 
 def start(folder: Path, code: str) -> None:
-    """Run it in a process of its own."""
+    """Run code in a fresh process."""
     source = str(Path(ser_plugins.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True, capture_output=True)
 
 
 def compare(what: str, found: dict[str, float]) -> Iterator[Row]:
-    """Each of ours against each of the others."""
+    """Compare each of ours with each of the others."""
     for name, seconds in found.items():
         for other in OTHERS:
             if name not in OTHERS:
@@ -159,18 +146,18 @@ def run() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder, wavs = Path(name), torch.randn(1, SAMPLES) * 0.1
         write(folder)
-        found = answerers(folder)
+        found = load_all(folder)
         check(found, wavs)
-        seconds = timings(*(lambda answer=answer: answer(wavs) for answer in found.values()), repeats=REPEATS)
+        seconds = timings(*(partial(classify, wavs) for classify in found.values()), repeats=REPEATS)
         for share in (50, 99):
             values = [float(np.percentile(one, share)) for one in seconds]
             yield from compare(f"clip of 3 s, p{share}", dict(zip(found, values, strict=True)))
         speech = ser_plugins.SpeechNormalizer()
         vad, network = alternate(lambda: speech.remove_silence(wavs[0]), lambda: found["ONNX"](wavs), repeats=20)
         yield Row("voice activity detection of 3 s beside the network, ONNX", milliseconds(vad), milliseconds(network))
-        starts = alternate(*(lambda code=code: start(folder, code) for code in STARTED.values()), repeats=STARTS)
+        starts = alternate(*(partial(start, folder, code) for code in STARTED.values()), repeats=STARTS)
         cold = dict(zip(STARTED, starts, strict=True))
-        heard = cold.pop("PyTorch, from a file")
-        yield from compare("fresh process to first answer", cold)
-        cells = milliseconds(heard), milliseconds(cold["PyTorch"])
-        yield Row("fresh process to first answer, PyTorch, from a file against a waveform", *cells)
+        from_file = cold.pop("PyTorch, from a file")
+        yield from compare("fresh process to first output", cold)
+        cells = milliseconds(from_file), milliseconds(cold["PyTorch"])
+        yield Row("fresh process to first output, PyTorch, from a file against a waveform", *cells)

@@ -13,20 +13,20 @@ CLASSES, DIMENSIONS, MARGIN = 8, 512, 0.1
 
 
 def batch(size: int) -> tuple[Tensor, Tensor]:
-    """Embeddings that are neither separated nor random, and their labels."""
+    """Make embeddings of overlapping classes, and their labels."""
     torch.manual_seed(0)
     labels = torch.arange(size) % CLASSES
     return (torch.randn(CLASSES, DIMENSIONS)[labels] + 2 * torch.randn(size, DIMENSIONS)).requires_grad_(), labels
 
 
 def ours(size: int) -> None:
-    """Our loss."""
+    """Compute our loss."""
     embeddings, labels = batch(size)
     TripletLoss(MARGIN)(embeddings, labels).backward()
 
 
 def theirs(size: int) -> None:
-    """Theirs: all semi-hard triplets of the batch."""
+    """Compute theirs, over all semi-hard triplets of the batch."""
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import TripletMarginMiner
 
@@ -36,7 +36,7 @@ def theirs(size: int) -> None:
 
 
 def run() -> Iterator[Row]:
-    """Measure; what a fresh process adds to its memory includes the batch and whatever is imported late."""
+    """Measure; the memory of a fresh process includes the batch and late imports."""
     for size in SIZES:
         name = f"mining and loss, B = {size}"
         memory, other_memory = fresh(ours, size), fresh(theirs, size)

@@ -1,4 +1,4 @@
-"""GhostVLAD, forward and backward with lengths: against the form that holds all B × T × K × D residuals."""
+"""GhostVLAD, forward and backward with lengths: against the form that stores all B × T × K × D residuals."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ FRAMES = {"2 s": 13, "10 s": 63, "60 s": 376}
 
 
 def textbook(pooling: GhostVLAD, descriptors: Tensor, lengths: Tensor) -> Tensor:
-    """Equation (1) of the paper as it is written."""
+    """Compute equation (1) of the paper as it is written."""
     assignment = pooling.assignment(descriptors).softmax(-1)[..., : pooling.clusters]
     frames = torch.arange(descriptors.shape[1], device=descriptors.device)
     assignment = assignment * (frames < torch.round(lengths * descriptors.shape[1]).unsqueeze(1)).unsqueeze(-1)
@@ -24,7 +24,7 @@ def textbook(pooling: GhostVLAD, descriptors: Tensor, lengths: Tensor) -> Tensor
 
 
 def run() -> Iterator[Row]:
-    """Measure."""
+    """Measure; the results are compared first."""
     torch.manual_seed(0)
     pooling = GhostVLAD(SIZE)
     for name, frames in FRAMES.items():

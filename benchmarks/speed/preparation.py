@@ -1,4 +1,4 @@
-"""First-run preparation of real files: against one process, and librosa's trimming and resampling."""
+"""Preparation of audio files from an empty cache: against one process, and against librosa."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ FILES = 1440
 
 
 def librosa_trim(paths: list[Path]) -> None:
-    """Decode, resample, trim, as a script with librosa does."""
+    """Decode, resample and trim, as a script with librosa does."""
     import librosa
 
     for path in paths:

@@ -15,7 +15,7 @@ C, GAMMA = [1, 10, 100], ["scale", 0.5, 2.0]
 
 
 def run() -> Iterator[Row]:
-    """Measure; both fit the chosen machine once more at the end."""
+    """Measure; both fit the chosen SVM once more at the end."""
     torch.manual_seed(0)
     labels = torch.randint(CLASSES, (TRAIN + VALID,))
     embeddings = functional.normalize(
