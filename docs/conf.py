@@ -15,7 +15,7 @@ html_theme = "furo"
 html_title = "ser-plugins"
 exclude_patterns = ["README.md"]
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 nitpicky = True  # of our own names; those of other libraries are in no index that is at hand
 nitpick_ignore_regex = [("py:.*", r"(?!ser_plugins).*")]

@@ -1,4 +1,4 @@
-"""Draw the figures of method.md: python docs/figures.py."""
+"""Draw the diagrams of these pages: python docs/figures.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
 
 from ser_plugins.metric import COORDINATES, WHEEL
 
@@ -37,6 +38,15 @@ ARROWS = [
     "GhostVLAD",
     "linear layer",
     "SVM or softmax",
+]
+RINGS = [
+    ("3  the paper", "experiments, commands; recipes/", "#f7f1ee"),
+    ("2  training and use", "configuration, corpora, model_folder, evaluation,\ntraining, inference, hub", "#eef2f7"),
+    (
+        "1  plugins",
+        "models: backbones, poolings, classifiers\nmetric: losses, mining, wheel\naudio: features",
+        "#e6f2e9",
+    ),
 ]
 
 
@@ -82,6 +92,23 @@ def wheel(path: Path) -> None:
     finish(axes, path)
 
 
+def rings(path: Path) -> None:
+    """Three rings, each usable without the next; arrows are imports."""
+    _, axes = plt.subplots(figsize=(9, 4.6))
+    arrow = {"arrowstyle": "->", "color": COLOURS["negative"], "lw": 1.5}
+    for i, (name, about, colour) in enumerate(RINGS):
+        half, top = 4.3 - 1.2 * i, 2.3 - 1.15 * i
+        frame = {"boxstyle": "round,pad=0.1", "facecolor": colour, "edgecolor": GREY}
+        axes.add_patch(FancyBboxPatch((-half, 0.4 * i - 2.3), 2 * half, top + 2.3 - 0.4 * i, **frame))
+        axes.text(0, top, name, ha="center", va="top", fontsize=12)
+        axes.text(0, top - 0.32, about, ha="center", va="top", fontsize=9, color=GREY)
+        if i:
+            axes.annotate("", (half - 0.1, -1.0), (half + 0.7, -1.0), arrowprops=arrow)
+            axes.text(half + 0.45, -1.1, "imports", ha="center", va="top", fontsize=9, color=COLOURS["negative"])
+    axes.set(xlim=(-4.6, 4.6), ylim=(-2.5, 2.5))
+    finish(axes, path)
+
+
 def finish(axes: Axes, path: Path) -> None:
     """Write a figure, the same at each run."""
     axes.axis("off")
@@ -92,3 +119,4 @@ if __name__ == "__main__":
     mpl.rcParams.update({"svg.hashsalt": "ser-plugins", "font.family": "DejaVu Sans"})
     pipeline(HERE / "pipeline.svg")
     wheel(HERE / "wheel.svg")
+    rings(HERE / "rings.svg")

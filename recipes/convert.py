@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Convert published weights of other projects for --pretrained_encoder: python recipes/convert.py vgg FILE OUT."""
+"""Convert published weights for --pretrained_encoder: python recipes/convert.py vgg|campplus FILE OUT."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from ser_plugins.errors import InputError
-from ser_plugins.model_folder.convert import URL, convert_vgg
+from ser_plugins.model_folder.convert import CAMPPLUS_URL, URL, convert_campplus, convert_vgg
 
 
 def vgg(file: Path, out: Path) -> None:
@@ -17,7 +17,15 @@ def vgg(file: Path, out: Path) -> None:
     print(f"  python recipes/train.py hparams/s5_thin.yaml --pretrained_encoder {out}")
 
 
-FORMATS = (vgg,)
+def campplus(file: Path, out: Path) -> None:
+    """Convert campplus_cn_en_common.pt of 3D-Speaker: Wang et al., Interspeech 2023."""
+    if not convert_campplus(file, out):
+        print(f"{file} is NOT the published file of {CAMPPLUS_URL}: it fits the network, and its origin is unknown")
+    print(f"encoder: {out}")
+    print(f"  python recipes/train.py hparams/probe.yaml --pretrained_encoder {out}")
+
+
+FORMATS = (vgg, campplus)
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from speechbrain.utils.distributed import run_on_main
 
 from ser_plugins.configuration import Tree
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import fold_parts
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import disk_full_told
 from ser_plugins.evaluation.tables import summarise
 from ser_plugins.model_folder.lineage import Lineage

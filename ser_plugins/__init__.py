@@ -17,9 +17,11 @@ from ser_plugins.models.campplus import CAMPPlus
 from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier, UtteranceEncoder
 from ser_plugins.models.feature_cnn import FeatureCNN
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
+from ser_plugins.models.logistic import LogisticClassifier
 from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.ssl import SSLBackbone
+from ser_plugins.models.statistics_pooling import StatisticsPooling
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.models.thin_resnet import ThinResNet34
 
@@ -35,6 +37,7 @@ __all__ = [
     "GhostVLAD",
     "GradedTripletLoss",
     "KaldiFbank",
+    "LogisticClassifier",
     "MarginClassifier",
     "MeanNorm",
     "MeanPooling",
@@ -49,6 +52,7 @@ __all__ = [
     "Spectrogram",
     "SpectrogramNorm",
     "SpeechNormalizer",
+    "StatisticsPooling",
     "ThinResNet34",
     "TripletLoss",
     "UtteranceEncoder",

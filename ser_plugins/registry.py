@@ -17,6 +17,7 @@ from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
 from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.ssl import SSLBackbone
+from ser_plugins.models.statistics_pooling import StatisticsPooling
 from ser_plugins.models.thin_resnet import ThinResNet34
 
 
@@ -25,5 +26,5 @@ def _by_name(*classes: type[nn.Module]) -> dict[str, type[nn.Module]]:
 
 
 MODELS = _by_name(CAMPPlus, FeatureCNN, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder)
-POOLINGS = _by_name(GhostVLAD, MeanPooling, ProjectedGhostVLAD)
+POOLINGS = _by_name(GhostVLAD, MeanPooling, ProjectedGhostVLAD, StatisticsPooling)
 LOSSES = _by_name(EmotionConstrainedTripletLoss, GradedTripletLoss, SmoothedCrossEntropy, TripletLoss)

@@ -79,7 +79,7 @@ def test_every_preset_is_plain_hyperpyyaml_whose_parts_fit_together(name):
     made = load_hyperpyyaml(text)
     feats = made["mean_var_norm"](made["compute_features"](torch.randn(2, 3200)))
     embeddings = made["embedding_model"].eval()(feats)
-    assert embeddings.shape == (2, 1, made["embedding_size"])
+    assert embeddings.shape == (2, 1, made["embedding_model"].output_size)
     if hasattr(made["classifier"], "weight") or hasattr(made["classifier"], "linear"):
         assert made["classifier"](embeddings).shape == (2, 1, made["n_classes"])
 

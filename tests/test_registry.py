@@ -38,6 +38,7 @@ MODELS = {
 POOLINGS = {
     "GhostVLAD": (lambda: ser_plugins.GhostVLAD(6, clusters=4), (6,), 24),
     "MeanPooling": (lambda: ser_plugins.MeanPooling(6), (6,), 6),
+    "StatisticsPooling": (lambda: ser_plugins.StatisticsPooling(6), (6,), 12),
     "ProjectedGhostVLAD": (lambda: ser_plugins.ProjectedGhostVLAD(6, projected_size=5, clusters=4), (6,), 20),
 }
 LOSSES = {

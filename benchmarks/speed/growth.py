@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from ser_plugins import GhostVLAD, SEResNet34, Spectrogram, UtteranceEncoder
 from ser_plugins.audio.spectrogram import SpectrogramNorm
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import fold_parts
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.files import atomic_path
 from ser_plugins.memory import keep_memory
 from ser_plugins.training.data import make_dataset

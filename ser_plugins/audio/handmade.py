@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 
@@ -27,24 +28,18 @@ class HandmadeFeatures(nn.Module):
     that it has alone. Utterances are told by their samples and their features kept, so that an epoch of whole
     utterances computes nothing anew.
 
-    Parameters
-    ----------
-    sample_rate : int
-        Samples per second.
-
     Raises
     ------
     InputError
         If librosa is missing.
     """
 
-    def __init__(self, sample_rate: int = 16000) -> None:
+    def __init__(self) -> None:
         super().__init__()
         try:
             import librosa  # noqa: F401, PLC0415 — an optional dependency
         except ImportError as error:
             raise InputError('hand-made features need librosa; pip install "ser-plugins[competitors]"') from error
-        self.sample_rate = sample_rate
         self.known: dict[str, Tensor] = {}
         self.folder: Path | None = None
 
@@ -59,7 +54,7 @@ class HandmadeFeatures(nn.Module):
     def _recall(self, wav: Tensor) -> Tensor:
         heard = wav.nonzero()
         samples = wav[: int(heard[-1]) + 1].numpy() if len(heard) else wav.numpy()
-        about = f"{type(self).__name__} {self.sample_rate} {version('librosa')} ".encode()
+        about = f"{type(self).__name__} {SAMPLE_RATE} {version('librosa')} ".encode()
         key = hashlib.sha256(about + samples.tobytes()).hexdigest()
         if key not in self.known:
             self.known[key] = torch.from_numpy(self._find(key, samples))
@@ -103,7 +98,7 @@ class CepstralFeatures(HandmadeFeatures):
         """Compute the features [80] of ``samples`` [T]."""
         from librosa import feature  # noqa: PLC0415
 
-        options: dict[str, Any] = {"y": samples, "sr": self.sample_rate, "n_fft": 512, "hop_length": 160}
+        options: dict[str, Any] = {"y": samples, "sr": SAMPLE_RATE, "n_fft": 512, "hop_length": 160}
         cepstrum = feature.mfcc(n_mfcc=13, **options)
         # The border is continued: the usual fit of a polynomial needs clips of 9 frames or more.
         differences = [feature.delta(cepstrum, order=order, mode="nearest") for order in (1, 2)]
@@ -129,12 +124,12 @@ class SpectralFeatures(HandmadeFeatures):
         from librosa import feature  # noqa: PLC0415
         from librosa.effects import harmonic  # noqa: PLC0415
 
-        options: dict[str, Any] = {"y": samples, "sr": self.sample_rate}
+        options: dict[str, Any] = {"y": samples, "sr": SAMPLE_RATE}
         kinds = [
             feature.mfcc(n_mfcc=40, **options),
             feature.chroma_stft(**options),
             feature.melspectrogram(**options),
             feature.spectral_contrast(**options),
-            feature.tonnetz(y=harmonic(samples), sr=self.sample_rate),
+            feature.tonnetz(y=harmonic(samples), sr=SAMPLE_RATE),
         ]
         return np.concatenate([kind.mean(1) for kind in kinds])

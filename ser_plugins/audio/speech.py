@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torchaudio.functional import resample
 
+from ser_plugins.audio.reading import SAMPLE_RATE, load_audio, stream_audio  # noqa: F401 — their old place
+from ser_plugins.audio.resampling import resample
 from ser_plugins.errors import InputError
 
 Segments = list[tuple[int, int]]
-Samples = np.ndarray[Any, np.dtype[np.float32]]
-VAD_RATE = 16000
 SILERO_FRAME, SILERO_THRESHOLDS = 512, (0.5, 0.35)  # speech begins above the first and ends below the second
 NEAR = 1e-3  # sixty times the most that a probability of Silero differed by beside others
 TOGETHER = 32  # clips in which speech is found at once; more are no faster
 WEBRTC_FRAME = 480  # 30 ms, the longest that it takes
 MIN_SECONDS = 0.1
+SILENT = "it is silent; record it again"
 SILENCE = 1e-4  # peak: a lossy copy of silence is not exactly zero
-AAC_SUFFIXES = (".m4a", ".aac", ".mp4")  # libsndfile does not read AAC
-LFS_POINTER = b"version https://git-lfs"
+LOUDEST = 2.0**31  # peak: of a file of floats that are whole numbers of 32 bits; powers far beyond it overflow
 HEARING = threading.RLock()  # Silero's one network keeps a state from frame to frame
 
 
@@ -48,7 +45,7 @@ def silero(signal: Tensor) -> Segments:
     """Find speech by Silero VAD, a small recurrent network, with its own defaults."""
     get_speech_timestamps, model = _silero()
     with HEARING:
-        found = get_speech_timestamps(signal, model, sampling_rate=VAD_RATE)
+        found = get_speech_timestamps(signal, model, sampling_rate=SAMPLE_RATE)
     return [(segment["start"], segment["end"]) for segment in found]
 
 
@@ -68,14 +65,14 @@ def silero_together(signals: Sequence[Tensor]) -> list[Segments]:
     last = torch.nn.functional.pad(frames[-1], (0, SILERO_FRAME - frames[-1].shape[1]))
     with HEARING:
         model.reset_states()
-        probabilities = torch.cat([model(frame, VAD_RATE) for frame in (*frames[:-1], last)], dim=1)
+        probabilities = torch.cat([model(frame, SAMPLE_RATE) for frame in (*frames[:-1], last)], dim=1)
     found = []
     for signal, row in zip(signals, probabilities, strict=True):
         own = row[: -(-len(signal) // SILERO_FRAME)]
         if any((own - threshold).abs().min() < NEAR for threshold in SILERO_THRESHOLDS):
             found.append(silero(signal))
         else:
-            told = get_speech_timestamps_from_probs(own.tolist(), VAD_RATE, audio_length_samples=len(signal))
+            told = get_speech_timestamps_from_probs(own.tolist(), SAMPLE_RATE, audio_length_samples=len(signal))
             found.append([(segment["start"], segment["end"]) for segment in told])
     return found
 
@@ -89,7 +86,7 @@ def webrtc(signal: Tensor) -> Segments:
     vad = Vad(2)
     samples = (signal.clamp(-1, 1) * 32767).short().numpy()
     starts = range(0, len(samples) - WEBRTC_FRAME + 1, WEBRTC_FRAME)
-    speech = [start for start in starts if vad.is_speech(samples[start : start + WEBRTC_FRAME].tobytes(), VAD_RATE)]
+    speech = [start for start in starts if vad.is_speech(samples[start : start + WEBRTC_FRAME].tobytes(), SAMPLE_RATE)]
     return [(start, start + WEBRTC_FRAME) for start in speech]
 
 
@@ -100,7 +97,7 @@ VADS: dict[str, tuple[str, Callable[[Tensor], Segments]]] = {
 
 
 class SpeechNormalizer:
-    """Downmix, resample, and join the segments that hold speech: an ``audio_normalizer`` of SpeechBrain.
+    """Downmix, resample to 16 kHz, and join the segments that hold speech: an ``audio_normalizer`` of SpeechBrain.
 
     A clip in which no speech is found is kept whole. Silero VAD is the default: on RAVDESS it leaves half the silence
     that WebRTC's leaves, cuts somewhat more of the speech's ends, and recognition is as good after either
@@ -108,10 +105,13 @@ class SpeechNormalizer:
 
     Parameters
     ----------
-    sample_rate : int
-        Samples per second of the result.
     vad : {"silero", "webrtc", "none"}
         Voice activity detector.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Samples per second of the result, 16000.
 
     Example
     -------
@@ -119,10 +119,11 @@ class SpeechNormalizer:
     torch.Size([32000])
     """
 
-    def __init__(self, sample_rate: int = 16000, vad: Literal["silero", "webrtc", "none"] = "silero") -> None:
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, vad: Literal["silero", "webrtc", "none"] = "silero") -> None:
         if vad not in (*VADS, "none"):
             raise ValueError(f"vad must be one of {', '.join([*VADS, 'none'])}, not {vad!r}")
-        self.sample_rate = sample_rate
         self.vad = vad
 
     def __call__(self, signal: Tensor, sample_rate: int) -> Tensor:
@@ -133,7 +134,7 @@ class SpeechNormalizer:
         signal : torch.Tensor
             Samples [T], or [T, channels], of any floating type.
         sample_rate : int
-            Its samples per second.
+            Its samples per second, 1 Hz to 768 kHz.
 
         Returns
         -------
@@ -143,21 +144,16 @@ class SpeechNormalizer:
         Raises
         ------
         InputError
-            If the signal is shorter than 0.1 s or holds NaN or infinity.
+            If the signal is shorter than 0.1 s, silent, holds NaN, infinity or samples beyond 2³¹, or its rate is none.
         """
-        return self.remove_silence(self.convert(signal, sample_rate))
+        mono = downmix(signal, sample_rate)
+        if is_silent(mono):
+            raise InputError(SILENT)
+        return self.remove_silence(resample(mono, sample_rate))
 
     def convert(self, signal: Tensor, sample_rate: int) -> Tensor:
-        """Downmix and resample a signal, as the first half of the call."""
-        mono = signal.float()
-        if mono.dim() == 2:
-            mono = mono.mean(1)
-        if len(mono) < MIN_SECONDS * sample_rate:
-            raise InputError(f"{len(mono) / sample_rate:.3f} s of audio is too short; give {MIN_SECONDS} s or more")
-        if not mono.isfinite().all():
-            raise InputError("audio holds NaN or infinity; write the file anew")
-        converted: Tensor = resample(mono, sample_rate, self.sample_rate)
-        return converted
+        """Downmix and resample a signal, as the first half of the call; it may be silent."""
+        return resample(downmix(signal, sample_rate), sample_rate)
 
     def remove_silence(self, signal: Tensor) -> Tensor:
         """Join the segments of ``signal`` [T] that hold speech; all of it where there is none."""
@@ -167,20 +163,46 @@ class SpeechNormalizer:
         """Find the segments of each of some ``signals`` [T] that hold speech; without a VAD, it is all of it."""
         if self.vad == "none":
             return [[(0, len(signal))] for signal in signals]
-        heard = [resample(signal, self.sample_rate, VAD_RATE).cpu() for signal in signals]
-        ratio = self.sample_rate / VAD_RATE
-        together = self.vad == "silero" and len(heard) > 1
-        found = silero_together(heard) if together else [VADS[self.vad][1](signal) for signal in heard]
-        return [[(round(start * ratio), round(end * ratio)) for start, end in segments] for segments in found]
+        signals = [signal.cpu() for signal in signals]
+        if self.vad == "silero" and len(signals) > 1:
+            return silero_together(signals)
+        return [VADS[self.vad][1](signal) for signal in signals]
 
     def settings(self) -> dict[str, str | int]:
         """All that the result depends on besides the signal."""
-        return {"sample_rate": self.sample_rate, "vad": "none" if self.vad == "none" else _release(VADS[self.vad][0])}
+        return {"sample_rate": SAMPLE_RATE, "vad": "none" if self.vad == "none" else _release(VADS[self.vad][0])}
 
 
-def is_silent(samples: Samples) -> bool:
+def downmix(signal: Tensor, sample_rate: int) -> Tensor:
+    """Average the channels of a signal [T] or [T, channels]: float32 samples [T]; see `check_signal` for errors."""
+    mono = signal.float()
+    if mono.dim() == 2:
+        mono = mono.mean(1)
+    check_signal(len(mono), sample_rate, float(mono.abs().max()) if len(mono) else 0.0)
+    return mono
+
+
+def check_signal(samples: int, sample_rate: int, peak: float) -> None:
+    """Check that a signal can be used.
+
+    Raises
+    ------
+    InputError
+        If it is empty or shorter than 0.1 s, or its peak is NaN, infinite or beyond 2³¹.
+    """
+    if not samples:
+        raise InputError("it holds no samples; copy it again")
+    if samples < MIN_SECONDS * sample_rate:
+        raise InputError(f"{samples / sample_rate:.3f} s of audio is too short; give {MIN_SECONDS} s or more")
+    if not math.isfinite(peak):
+        raise InputError("audio holds NaN or infinity; write the file again")
+    if peak > LOUDEST:
+        raise InputError(f"audio holds a sample of {peak:.3g}, where full scale is 1; write the file again")
+
+
+def is_silent(samples: Any) -> bool:
     """True where there is nothing to be heard in samples [T] of one channel; no samples at all are another fault."""
-    return len(samples) > 0 and bool(abs(samples).max() < SILENCE)
+    return len(samples) > 0 and float(abs(samples).max()) < SILENCE
 
 
 def join(signal: Tensor, segments: Segments) -> Tensor:
@@ -195,86 +217,27 @@ def _release(package: str) -> str:
         raise InputError(f"this vad needs {package}; pip install {package}, or choose another") from error
 
 
-def load_audio(path: str | Path) -> tuple[Samples, int]:
-    """Read a sound file: samples [T, channels] and their rate.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, no sound, or a Git LFS pointer; the message names it.
-    """
-    with _unreadable_told(path):
-        if Path(path).suffix.lower() in AAC_SUFFIXES:
-            blocks = list(_aac_blocks(path))
-            return np.concatenate([block for block, _ in blocks]), blocks[0][1]
-        samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
-    return samples, rate
-
-
-def stream_audio(path: str | Path, seconds: float = 10.0) -> Iterator[tuple[Samples, int]]:
-    """Read a sound file block by block, ``seconds`` at most: samples [T, channels] and their rate.
-
-    Raises
-    ------
-    InputError
-        As `load_audio`.
-    """
-    with _unreadable_told(path):
-        if Path(path).suffix.lower() in AAC_SUFFIXES:
-            yield from _aac_blocks(path)
-            return
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            size = max(1, round(seconds * file.samplerate))
-            for block in file.blocks(size, dtype="float32", always_2d=True):
-                yield block, file.samplerate
-
-
-@contextmanager
-def _unreadable_told(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, soundfile.LibsndfileError) as error:
-        if isinstance(error, InputError):
-            raise
-        if not Path(path).is_file():
-            raise InputError(f"{path} is missing; copy it again") from error
-        if Path(path).read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
-            raise InputError(f"{path} is a Git LFS pointer, not audio; run git lfs pull in its folder") from error
-        reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise InputError(f"{path} is not readable as audio ({reason}); copy it again, or convert it to WAV") from error
-
-
-def _aac_blocks(path: str | Path) -> Iterator[tuple[Samples, int]]:
-    try:
-        import av  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(f"{path} needs PyAV to be read; pip install av") from error
-    planar = av.AudioResampler(format="fltp")  # AAC is so; Apple Lossless, in files of the same name, is of integers
-    empty = True
-    try:
-        with av.open(str(path)) as container:
-            frames = container.decode(audio=0) if container.streams.audio else ()
-            for frame in chain.from_iterable(map(planar.resample, chain(frames, [None]))):
-                empty = False
-                yield np.ascontiguousarray(frame.to_ndarray().T), frame.rate
-    except av.FFmpegError as error:  # some are of no kind that others raise
-        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
-    if empty:
-        raise ValueError("no audio in it")
-
-
 def convert_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:
     """Read a sound file and convert it, silence and all; an error names the file."""
     samples, rate = load_audio(path)
-    try:
+    with naming(path):
         return normalizer.convert(torch.from_numpy(samples), rate)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def normalize_file(path: str | Path, normalizer: SpeechNormalizer) -> Tensor:
-    """Read a sound file and normalise it; an error names the file."""
-    return normalizer.remove_silence(convert_file(path, normalizer))
+    """Read a sound file and normalise it; an error names the file, and a warning of `read_audio` is logged."""
+    samples, rate = load_audio(path)
+    with naming(path):
+        return normalizer(torch.from_numpy(samples), rate)
+
+
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Put the name of a file before an `InputError`."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def normalize_files(

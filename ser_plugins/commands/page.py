@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.spectrogram import Spectrogram
 from ser_plugins.errors import InputError
@@ -129,7 +130,7 @@ def spectrogram_figure(speech: Tensor) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 2.6), layout="constrained")
         axes = figure.subplots()
-        end, top = len(speech) / 16000, float(decibels.max())
+        end, top = len(speech) / SAMPLE_RATE, float(decibels.max())
         axes.imshow(decibels.T, origin="lower", aspect="auto", extent=(0, end, 0, 8), vmin=top - 80, cmap="cividis")
         axes.set(xlabel="seconds of speech, silence removed", ylabel="kHz", title="Spectrogram")
     return figure

@@ -37,5 +37,5 @@ def run(given: argparse.Namespace) -> None:
     check_batches(given)
     job = prepare(given)
     output = prediction_output(job.model, split_labels(given.labels))
-    shown = ["path", "seconds", "emotion", "probability", "error"]
+    shown = ["path", "seconds", "emotion", "probability", "warning", "error"]
     run_files(given, job, output, shown, ["predict", output.schema.names])

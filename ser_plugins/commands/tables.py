@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ser_plugins.audio.speaker import SpeakerStatistics
+from ser_plugins.corpora.text import decode
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.inference.files import find_files
 from ser_plugins.inference.speaker import statistics_or_warning, statistics_values
@@ -33,12 +34,16 @@ class Job(NamedTuple):
 
 def prepare(given: argparse.Namespace) -> Job:
     """Find the files, load the model, and measure the speaker."""
-    paths = [line for path in given.paths for line in (sys.stdin.read().splitlines() if path == "-" else [path])]
+    paths = [line for path in given.paths for line in (_listed_paths() if path == "-" else [path])]
     files = find_files(path for path in paths if path)
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
     model = load(given.model, given.revision, given.device)
     return Job(model, files, statistics_or_warning(model, given.speaker))
+
+
+def _listed_paths() -> list[str]:
+    return decode(sys.stdin.buffer.read(), "standard input").splitlines()
 
 
 def split_labels(labels: str | None) -> list[str] | None:
@@ -68,7 +73,8 @@ def check_batches(given: argparse.Namespace) -> None:
 def print_table(job: Job, table: pd.DataFrame) -> None:
     """Print a table, and report the files that could not be used."""
     errors = table["error"].dropna().tolist()
-    shown = table if errors else table.drop(columns="error")
+    empty = [name for name in ("warning", "error") if name in table and table[name].isna().all()]
+    shown = table.drop(columns=empty)
     print(shown.to_string(index=False, na_rep="", float_format="{:.3f}".format))
     report_errors(len(job.files), errors)
 

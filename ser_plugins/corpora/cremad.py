@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.files import check_utterances, find_utterances
-from ser_plugins.corpora.manifest import Corpus
-from ser_plugins.errors import InputError
 
 CODES = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
@@ -25,7 +24,6 @@ KNOWN_FAULTS = {
     },
 }
 FORMER = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # renamed in October 2022
-CLONE = "git clone https://github.com/CheyneyComputerScience/CREMA-D && cd CREMA-D && git lfs pull"
 
 
 def file_stems() -> list[str]:
@@ -55,8 +53,6 @@ class CremaD:
     ----------
     data_folder : str
         Folder that holds the .wav files, at any depth.
-    download : bool
-        Not offered: the corpus is a Git LFS repository, and the error says how to clone it.
     allow_incomplete : bool
         Go on where files are missing or unreadable.
     exclude_faults : bool
@@ -66,12 +62,9 @@ class CremaD:
     def __init__(
         self,
         data_folder: str | None = None,
-        download: bool = False,
         allow_incomplete: bool = False,
         exclude_faults: bool = False,
     ) -> None:
-        if download:
-            raise InputError(f"corpus cremad is a Git LFS repository; run {CLONE}, then give --data_folder")
         self.data_folder = data_folder
         self.allow_incomplete = allow_incomplete
         self.exclude_faults = exclude_faults

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ser_plugins.audio.speech import MIN_SECONDS, is_silent, load_audio
+from ser_plugins.audio.reading import AudioStream
+from ser_plugins.audio.speech import SILENCE, check_signal, naming
 from ser_plugins.errors import InputError
 
 Faults = list[tuple[str, str]]
@@ -96,18 +97,17 @@ def walk(root: Path, suffixes: tuple[str, ...] = (".wav",)) -> list[Path]:
 
 
 def listen(path: Path) -> str:
-    """Say what is wrong with a sound file: nothing (""), "silent", or why it cannot be read."""
+    """Return what is wrong with a sound file: nothing (""), "silent", "cut off", or why it cannot be used."""
+    stream, peaks = AudioStream(path), [0.0]
     try:
-        samples, rate = load_audio(path)
+        peaks += [float(abs(block.mean(1)).max()) for block, _ in stream]
+        with naming(path):
+            check_signal(stream.samples, stream.rate, float(np.max(peaks)))
     except InputError as error:
         return f"unreadable: {error}"
-    if samples.size == 0:
-        return f"unreadable: {path} holds no samples; copy it again"
-    if len(samples) < MIN_SECONDS * rate:
-        return f"unreadable: {path} is shorter than {MIN_SECONDS} s; copy it again, or leave it out"
-    if not np.isfinite(samples).all():
-        return f"unreadable: {path} holds NaN or infinity; copy it again"
-    return "silent" if is_silent(samples.mean(1)) else ""
+    if stream.warning:
+        return f"cut off: {stream.warning}"
+    return "silent" if max(peaks) < SILENCE else ""
 
 
 def check_utterances(
@@ -115,8 +115,8 @@ def check_utterances(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Listen to every utterance; fill in ``fault``, and make the list of all faults.
 
-    Utterances that are silent or mislabelled stay unless ``exclude_faults``; those that cannot be read stop the run
-    unless ``allow_incomplete``.
+    Utterances that are silent, cut off or mislabelled stay unless ``exclude_faults``; those that cannot be read stop
+    the run unless ``allow_incomplete``.
     """
     heard = _map(listen, [Path(path) for path in table["path"]], f"checking {name}")
     unreadable = [fault.startswith("unreadable") for fault in heard]

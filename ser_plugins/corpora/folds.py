@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 
@@ -81,8 +81,11 @@ def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10) -> dict[str, pd.Dat
     Raises
     ------
     InputError
-        If there is no such fold, or the corpus cannot be divided so.
+        If there is no such fold, the corpus cannot be divided so, or it has one emotion only.
     """
+    if len(corpus.labels) < 2:
+        known = f"its only emotion is {corpus.labels[0]!r}" if corpus.labels else "it has no emotions"
+        raise InputError(f"corpus {corpus.name}: {known}; add utterances of another")
     if not 1 <= fold <= n_folds:
         raise InputError(f"there is no fold {fold}; give a number from 1 to {n_folds}, or all")
     block = corpus.table["speaker"].map(blocks(corpus, n_folds))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ser_plugins.corpora.manifest import COLUMNS, Corpus, CorpusReader
+from ser_plugins.corpora.corpus import COLUMNS, Corpus, CorpusReader
 from ser_plugins.errors import InputError
 
 
@@ -30,9 +30,9 @@ class Merged:
 
     Example
     -------
-    >>> from ser_plugins.corpora import Demo
+    >>> from ser_plugins.corpora import Synthetic
     >>> folder = str(getfixture("tmp_path"))
-    >>> corpus = Merged({"one": Demo(folder, 2, 1), "two": Demo(folder, 1, 1, seed=1)}).read()
+    >>> corpus = Merged({"one": Synthetic(folder, 2, 1), "two": Synthetic(folder, 1, 1, seed=1)}).read()
     >>> corpus.name, len(corpus.table), corpus.speakers
     ('one+two', 24, ['one-speaker01', 'one-speaker02', 'two-speaker01'])
     """

@@ -6,17 +6,22 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from ser_plugins.audio.reading import check_file, is_mpeg
 from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, normalize_files
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
+
+CHUNK = 1 << 20  # bytes
 
 
 def prepare(
@@ -59,18 +64,32 @@ def prepare(
         groups = _like_sized(missing, min(TOGETHER, -(-len(missing) // jobs)))
         work = (delayed(_prepare)(group, normalizer) for group in groups)
         done = Parallel(n_jobs=min(jobs, len(groups)), return_as="generator_unordered")(work)
-        with tqdm(total=len(missing), desc="preparing audio", unit="file") as progress:
+        with tqdm(total=len(missing), desc="preparing audio", unit="file") as progress, worker_deaths_named():
             for count in done:
                 progress.update(count)
     return targets
 
 
-def _key(path: str | Path, settings: bytes) -> str:
+@contextmanager
+def worker_deaths_named() -> Iterator[None]:
+    """Raise the death of a process of joblib's as an `InputError`."""
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); check --data_folder") from error
-    return hashlib.sha256(settings + content).hexdigest()
+        yield
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that prepared audio died, perhaps of too little memory; run the same command again to go on, or "
+            "cut long recordings"
+        ) from error
+
+
+def _key(path: str | Path, settings: bytes) -> str:
+    head = check_file(os.fspath(path))
+    # MP3s were once read by another decoder.
+    digest = hashlib.sha256(settings + b"FFmpeg" * is_mpeg(os.fspath(path), head))
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _like_sized(files: Mapping[Path, str | Path], most: int) -> list[list[tuple[Path, str | Path]]]:

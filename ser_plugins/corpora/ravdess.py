@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.download import Archive, fetch
 from ser_plugins.corpora.files import check_utterances, find_utterances
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
+from ser_plugins.metric.wheel import EMOTIONS
 
-EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 ACTORS = 24
 KNOWN_FAULTS = {
     "03-01-03-01-02-01-07": "the same recording as 03-01-03-01-02-02-07",

@@ -17,8 +17,10 @@ import soundfile
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.audio.speech import SpeechNormalizer, normalize_files
-from ser_plugins.corpora.speakers import SpeakerCorpus
+from ser_plugins.corpora.corpus import Corpus
+from ser_plugins.corpora.prepared import worker_deaths_named
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path, atomic_write
 
@@ -91,7 +93,7 @@ def open_shards(folder: Path, settings: Mapping[str, Any] | None = None) -> Shar
 
 
 def write_shards(
-    parts: Mapping[str, SpeakerCorpus],
+    parts: Mapping[str, Corpus],
     trials: pd.DataFrame,
     normalizer: SpeechNormalizer,
     folder: Path,
@@ -132,13 +134,14 @@ def write_shards(
         work = (delayed(_write_shard)(*job, normalizer) for job in missing)
         count = (os.cpu_count() or 1) if workers is None else workers
         packed = Parallel(n_jobs=min(count, len(missing)), return_as="generator_unordered")(work)
-        for _ in tqdm(packed, total=len(missing), desc="packing shards", unit="shard"):
-            pass
+        with worker_deaths_named():
+            for _ in tqdm(packed, total=len(missing), desc="packing shards", unit="shard"):
+                pass
     return _finish(jobs, trials, settings, parts["train"], folder)
 
 
 def shard_settings(
-    parts: Mapping[str, SpeakerCorpus], trials: pd.DataFrame, normalizer: SpeechNormalizer, shard_size: int
+    parts: Mapping[str, Corpus], trials: pd.DataFrame, normalizer: SpeechNormalizer, shard_size: int
 ) -> dict[str, Any]:
     """All that the shards depend on besides the bytes of the audio."""
     digest = hashlib.sha256()
@@ -164,7 +167,7 @@ def decode_flac(data: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.asarray(signal)
 
 
-def _plan(parts: Mapping[str, SpeakerCorpus], folder: Path, size: int) -> Iterator[tuple[str, Path, pd.DataFrame]]:
+def _plan(parts: Mapping[str, Corpus], folder: Path, size: int) -> Iterator[tuple[str, Path, pd.DataFrame]]:
     for name, part in parts.items():
         order = np.random.default_rng(0).permutation(len(part.table))
         count = -(-len(order) // size)
@@ -186,8 +189,8 @@ def _write_shard(path: Path, root: Path, table: pd.DataFrame, normalizer: Speech
         if isinstance(signal, InputError):
             faults.append({"path": names[i], "fault": str(signal)})
         else:
-            audio[i] = _flac(signal.numpy(), normalizer.sample_rate)
-            seconds += len(signal) / normalizer.sample_rate
+            audio[i] = _flac(signal.numpy())
+            seconds += len(signal) / SAMPLE_RATE
     with atomic_path(path) as part:
         with webdataset.TarWriter(str(part), mtime=0) as sink:
             for number, i in enumerate(sorted(audio)):
@@ -199,9 +202,9 @@ def _write_shard(path: Path, root: Path, table: pd.DataFrame, normalizer: Speech
         )
 
 
-def _flac(signal: np.ndarray[Any, np.dtype[np.float32]], sample_rate: int) -> bytes:
+def _flac(signal: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
     content = io.BytesIO()
-    soundfile.write(content, np.clip(signal, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(content, np.clip(signal, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return content.getvalue()
 
 
@@ -209,7 +212,7 @@ def _finish(
     jobs: Sequence[tuple[str, Path, pd.DataFrame]],
     trials: pd.DataFrame,
     settings: Mapping[str, Any],
-    train: SpeakerCorpus,
+    train: Corpus,
     folder: Path,
 ) -> ShardFolder:
     parts: dict[str, list[int]] = {}

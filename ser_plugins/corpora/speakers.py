@@ -12,32 +12,12 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from ser_plugins.corpora.corpus import Corpus
+from ser_plugins.corpora.text import decode
 from ser_plugins.errors import InputError
 
 SUFFIXES = (".wav", ".flac", ".m4a")
 TRIAL_UTTERANCES = 20  # of a speaker that is held out, at most
-
-
-@dataclass(frozen=True)
-class SpeakerCorpus:
-    """Utterances of known speakers.
-
-    Attributes
-    ----------
-    name : str
-        Short name, as in ``--corpus``.
-    table : pandas.DataFrame
-        One row an utterance: ``path`` below the root, or absolute, and ``speaker``.
-    root : pathlib.Path
-        Folder that the paths are below.
-    synthetic : bool
-        True where the audio was made by a program.
-    """
-
-    name: str
-    table: pd.DataFrame
-    root: Path = Path()
-    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +66,7 @@ class SpeakerFolders:
         places = " or ".join(os.path.join(self.data_folder, part) for part in self.below)
         raise InputError(f"{self.name} has no folder {places}; check --data_folder")
 
-    def read(self) -> SpeakerCorpus:
+    def read(self) -> Corpus:
         """Find the utterances, sorted; paths are Arrow strings, speakers categories.
 
         Raises
@@ -107,7 +87,7 @@ class SpeakerFolders:
         codes = np.repeat(np.arange(len(speakers)), counts)
         paths = pd.Series(pd.arrays.ArrowExtensionArray(pa.chunked_array(found)))
         table = pd.DataFrame({"path": paths, "speaker": pd.Categorical.from_codes(codes, pd.Index(speakers))})
-        return SpeakerCorpus(self.name, table, root)
+        return Corpus(self.name, (), table, root=root)
 
 
 def _audio_files(root: Path, speaker: str) -> Iterator[str]:
@@ -117,13 +97,13 @@ def _audio_files(root: Path, speaker: str) -> Iterator[str]:
 
 
 def split_speakers(
-    corpus: SpeakerCorpus, valid_speakers: int, trial_pairs: int, seed: int
-) -> tuple[dict[str, SpeakerCorpus], pd.DataFrame]:
+    corpus: Corpus, valid_speakers: int, trial_pairs: int, seed: int
+) -> tuple[dict[str, Corpus], pd.DataFrame]:
     """Split a corpus into training, validation and trials.
 
     Parameters
     ----------
-    corpus : SpeakerCorpus
+    corpus : Corpus
         What is split.
     valid_speakers : int
         Speakers that are held out, of those with two utterances or more: pairs of their utterances are the trials.
@@ -179,7 +159,7 @@ def _draw_pairs(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd
     return pd.DataFrame({"target": same[rows].astype(int), "first": paths[first[rows]], "second": paths[second[rows]]})
 
 
-def read_trials(file: str | Path, folder: str | Path) -> tuple[SpeakerCorpus, pd.DataFrame]:
+def read_trials(file: str | Path, folder: str | Path) -> tuple[Corpus, pd.DataFrame]:
     """Read a list of trials as VoxCeleb's: ``1 speaker/video/a.wav speaker/video/b.wav`` a line.
 
     Parameters
@@ -191,7 +171,7 @@ def read_trials(file: str | Path, folder: str | Path) -> tuple[SpeakerCorpus, pd
 
     Returns
     -------
-    utterances : SpeakerCorpus
+    utterances : Corpus
         Each once.
     pairs : pandas.DataFrame
         ``target``, ``first``, ``second``.
@@ -202,7 +182,7 @@ def read_trials(file: str | Path, folder: str | Path) -> tuple[SpeakerCorpus, pd
         If a line is not of that form; the message names it.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = decode(Path(file).read_bytes(), str(file)).splitlines()
     except OSError as error:
         raise InputError(f"cannot read {file} ({error.strerror}); check --trials_file") from error
     rows = [line.split() for line in lines if line.strip()]
@@ -212,4 +192,4 @@ def read_trials(file: str | Path, folder: str | Path) -> tuple[SpeakerCorpus, pd
     pairs = pd.DataFrame(rows, columns=["target", "first", "second"]).astype({"target": int})
     paths = sorted(set(pairs["first"]) | set(pairs["second"]))
     table = pd.DataFrame({"path": paths, "speaker": [path.split("/")[0] for path in paths]})
-    return SpeakerCorpus(Path(file).name, table, Path(folder)), pairs
+    return Corpus(Path(file).name, (), table, root=Path(folder)), pairs

@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 from tqdm import tqdm
 
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.audio.reading import SAMPLE_RATE
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.errors import InputError
 
 Signal = NDArray[np.float64]
 
-SAMPLE_RATE = 16000
 HOP = 160  # one set of control values each 10 ms, crossfaded over a window of twice that
 N_FFT = 1024  # a window and 44 ms for the formants to ring out, so that filtering does not wrap around
 OVERSAMPLING = 4  # the glottal pulse has an edge; made at 64 kHz, its aliases stay low
@@ -392,13 +392,13 @@ def speak(seed: int, speaker: int, emotion: str, take: int) -> Signal:
     return np.clip(render(score, voice, performed, rng), -1.0, 1.0 - 2**-15)
 
 
-class Demo:
+class Synthetic:
     """The built-in corpus: synthetic emotional speech, made on first use and kept.
 
     Parameters
     ----------
     data_folder : str, optional
-        Where the clips are kept (default: ``cache/demo``); each seed and version of the rules has a folder of its own.
+        Where the clips are kept (default: ``cache/synthetic``); each seed and version of the rules has its own folder.
     n_speakers : int
         Number of voices.
     n_takes : int
@@ -409,24 +409,24 @@ class Demo:
     Examples
     --------
     >>> import tempfile
-    >>> corpus = Demo(tempfile.mkdtemp(), n_speakers=2, n_takes=1).read()
+    >>> corpus = Synthetic(tempfile.mkdtemp(), n_speakers=2, n_takes=1).read()
     >>> len(corpus.table), corpus.speakers, corpus.synthetic
     (16, ['speaker01', 'speaker02'], True)
     """
 
     def __init__(self, data_folder: str | None = None, n_speakers: int = 20, n_takes: int = 3, seed: int = 0) -> None:
         if n_speakers < 1 or n_takes < 1 or seed < 0:
-            raise InputError("corpus demo: n_speakers and n_takes must be 1 or more, seed 0 or more")
+            raise InputError("corpus synthetic: n_speakers and n_takes must be 1 or more, seed 0 or more")
         self.n_speakers, self.n_takes, self.seed = n_speakers, n_takes, seed
         rules = repr((VERSION, seed, EMOTIONS, TAKE, PHONES, SENTENCES))
-        self.folder = Path(data_folder or "cache/demo") / hashlib.sha256(rules.encode()).hexdigest()[:8]
+        self.folder = Path(data_folder or "cache/synthetic") / hashlib.sha256(rules.encode()).hexdigest()[:8]
 
     def read(self) -> Corpus:
         """Make the clips that are not there yet, and return the corpus."""
         speakers, takes = range(1, self.n_speakers + 1), range(1, self.n_takes + 1)
         clips = [(s, e, t, self._path(s, e, t)) for s, e, t in product(speakers, EMOTIONS, takes)]
         missing = [clip for clip in clips if not _complete(clip[3])]
-        for speaker, emotion, take, path in tqdm(missing, desc="making the demo corpus", disable=not missing):
+        for speaker, emotion, take, path in tqdm(missing, desc="making the synthetic corpus", disable=not missing):
             _write(path, speak(self.seed, speaker, emotion, take))
         # Every table of a run shows the ids: they say what the audio is.
         rows = [
@@ -434,7 +434,7 @@ class Demo:
             for speaker, emotion, _, path in clips
         ]
         table = pd.DataFrame(rows, columns=["id", "path", "emotion", "speaker", "fault"])
-        return Corpus("demo", tuple(EMOTIONS), table, licence="Apache-2.0 (synthetic)", synthetic=True)
+        return Corpus("synthetic", tuple(EMOTIONS), table, licence="Apache-2.0 (synthetic)", synthetic=True)
 
     def _path(self, speaker: int, emotion: str, take: int) -> Path:
         return self.folder / f"speaker{speaker:02d}" / f"speaker{speaker:02d}-{emotion}-{take}.wav"
@@ -460,4 +460,6 @@ def _write(path: Path, wav: Signal) -> None:
         part.write_bytes(content.getvalue())
         os.replace(part, path)
     except OSError as error:
-        raise InputError(f"corpus demo: cannot write {path} ({error.strerror}); give another --data_folder") from error
+        raise InputError(
+            f"corpus synthetic: cannot write {path} ({error.strerror}); give another --data_folder"
+        ) from error

@@ -27,7 +27,6 @@ STYLE = {
     "text.parse_math": False,  # names may contain dollar signs
     "svg.hashsalt": "ser-plugins",  # the same figure gives the same bytes
 }
-EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
 FIELD = re.compile(r"([a-z][a-z_ ]*): ([-+.\deinfa]+)")
 LONG = {"accuracy": "accuracy", "eer": "equal error rate"}

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 
-from ser_plugins.evaluation.figures import COLOURS, EMOTIONS, styled
+from ser_plugins.evaluation.figures import COLOURS, styled
+from ser_plugins.metric.wheel import EMOTIONS
 
 MARKERS = "osD^vPX"  # 7 markers and 8 colours: 56 distinct pairs
 

@@ -1,4 +1,4 @@
-"""Many runs of recipes/train.py, some at a time, each in a process of its own."""
+"""Run recipes/train.py for many folds, several at a time, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from ser_plugins import configuration
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.training.cross_validation import check_folds, missing_folds, prepare_corpus
 from ser_plugins.training.recipe import Recipe
 
@@ -26,9 +26,9 @@ class Job:
     Attributes
     ----------
     arguments : list of str
-        What recipes/train.py is given.
+        Command line of recipes/train.py.
     folder : pathlib.Path
-        Folder of the experiment, which the fold's folder is in.
+        Folder of the experiment.
     fold : int
         Number of the fold.
     """
@@ -39,12 +39,12 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the process prints."""
+        """File of the process' output."""
         return self.folder / f"fold{self.fold}.log"
 
 
 def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], results: Path) -> list[Job]:
-    """List the folds of some strategies that are missing below ``results``.
+    """List the folds of some strategies that are not finished below ``results``.
 
     Parameters
     ----------
@@ -53,14 +53,14 @@ def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], resul
     folds : str
         As ``--fold`` has them: ``1``, ``1,2,3`` or ``all``.
     arguments : sequence of str
-        ``--key value …``, for all of them.
+        ``--key value …`` for all strategies.
     results : pathlib.Path
-        Where ``<strategy>/<corpus>/<seed>/fold<N>/`` are.
+        Folder of ``<strategy>/<corpus>/<seed>/fold<N>/``.
 
     Raises
     ------
     InputError
-        If some of them are finished with other hyper-parameters.
+        If a finished fold has other hyper-parameters.
     """
     jobs = []
     for file in strategies:
@@ -72,12 +72,12 @@ def plan(strategies: Iterable[Path], folds: str, arguments: Sequence[str], resul
 
 
 def make_ready(jobs: Iterable[Job]) -> None:
-    """Read and prepare each corpus of some jobs once, so that their processes find done what all would do at once.
+    """Read and prepare each corpus of some jobs once, so that their processes do not do it at the same time.
 
     Raises
     ------
     InputError
-        If something is wrong with a corpus, or with the encoder that a job begins with; told before any work.
+        If something is wrong with a corpus, or with the pre-trained encoder of a job; raised before any work.
     """
     corpora: dict[str, tuple[Recipe, Corpus]] = {}
     for job in jobs:

@@ -1,4 +1,4 @@
-"""A table whose cells lead to what they were read from, as Markdown; the page's template makes it HTML."""
+"""Tables with links, as Markdown; the template of the report makes HTML of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """A text and where it leads: an address relative to the page, or nothing."""
+    """A text and its link: an address relative to the page, or nothing."""
 
     text: str
     link: str = ""
@@ -23,18 +23,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page.
+    """A table of the report.
 
     Attributes
     ----------
     title : str
-        What stands above it.
+        Heading above the table.
     columns : sequence of str
-        Heads of the columns.
+        Names of the columns.
     rows : list of lists of Cell
-        Its cells.
+        Cells of each row.
     note : str
-        What stands below it.
+        Text below the table.
 
     Example
     -------
@@ -63,7 +63,7 @@ class Table:
 
 
 def link(target: Path, page_folder: Path) -> str:
-    """Address of a file or folder as seen from a page's folder.
+    """Return the address of a file or folder relative to the folder of a page.
 
     Example
     -------
@@ -74,7 +74,7 @@ def link(target: Path, page_folder: Path) -> str:
 
 
 def number(value: float, factor: float = 1) -> str:
-    """Write a number with two decimals, and a dash for none.
+    """Format a number with two decimals, and NaN as a dash.
 
     Example
     -------

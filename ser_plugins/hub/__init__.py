@@ -1,1 +1,1 @@
-"""The model folder."""
+"""The Hugging Face Hub: model cards, publishing and the Space."""

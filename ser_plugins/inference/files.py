@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import glob
 import os
+import signal
+import threading
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import soundfile
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from ser_plugins.audio.speech import AAC_SUFFIXES, Samples, SpeechNormalizer, is_silent, join, load_audio
+from ser_plugins.audio.reading import Samples, announced_seconds, read_audio
+from ser_plugins.audio.resampling import resample
+from ser_plugins.audio.speech import SILENT, SpeechNormalizer, downmix, is_silent, join
 from ser_plugins.corpora.files import walk
 from ser_plugins.errors import InputError
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".w64", *AAC_SUFFIXES)
+SUFFIXES = (
+    *(".wav", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".m4a", ".mp4", ".aac", ".aif", ".aiff"),
+    *(".aifc", ".au", ".caf", ".amr", ".3gp", ".wma", ".webm", ".mka"),
+)
 MAX_SECONDS = 600.0  # of an utterance: the network needs some 8 MB a second
+AHEAD = 2  # groups that a process has read, or reads, before they are asked for
 
 
 class Clip(NamedTuple):
-    """What was read of a file: seconds of the recording, its speech at the model's rate, or what is wrong with it."""
+    """What was read of a file.
+
+    Attributes
+    ----------
+    seconds : float
+        Length of the recording.
+    speech : numpy.ndarray or None
+        Its speech at the model's rate, samples [T]; None where there is an error.
+    error : str or None
+        What is wrong with the file.
+    warning : str or None
+        How much of it is missing.
+    """
 
     seconds: float
     speech: Samples | None
     error: str | None
+    warning: str | None = None
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -85,21 +110,9 @@ def readable(name: str) -> str:
 
 
 def header_seconds(paths: Sequence[str]) -> list[float]:
-    """Tell the length of each file by its header; 0 where it cannot be told: reading it will tell why."""
+    """Return the length of each file by its header, for plans; 0 where it is unknown."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(_header_seconds, paths))
-
-
-def _header_seconds(path: str) -> float:
-    try:
-        if Path(path).suffix.lower() not in AAC_SUFFIXES:
-            return float(soundfile.info(os.fsencode(path)).duration)
-        import av  # noqa: PLC0415
-
-        with av.open(path) as container:
-            return float((container.duration or 0) / av.time_base)
-    except Exception:  # whatever a decoder says of what is no sound: it is told when the file is read
-        return 0.0
+        return list(pool.map(partial(announced_seconds, guess=True), paths))
 
 
 def reason(path: str, error: Exception) -> str:
@@ -108,56 +121,79 @@ def reason(path: str, error: Exception) -> str:
     return told if path in told else f"{path}: {told}"
 
 
-class _Groups(Dataset[list[Clip]]):
-    """Groups of files, each read at once, so that their speech is found together."""
-
-    def __init__(self, groups: Sequence[Sequence[str]], normalizer: SpeechNormalizer) -> None:
-        self.groups = groups
-        self.normalizer = normalizer
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, index: int) -> list[Clip]:
-        return read_together(self.groups[index], self.normalizer)
-
-
 def read_groups(groups: Sequence[Sequence[str]], normalizer: SpeechNormalizer, jobs: int) -> Iterator[list[Clip]]:
-    """Read groups of files in ``jobs`` processes (0: in this one), some groups ahead; they come in their order."""
+    """Read groups of files in ``jobs`` processes (0: in this one), some groups ahead; they come in their order.
+
+    Where a process dies, as of too little memory, each file of the group is read once more in a process of its own. A
+    file whose process dies again has an error, and the run goes on.
+    """
     jobs = min(jobs, len(groups) - 1)  # one group alone is read as soon here
-    return iter(
-        DataLoader(
-            _Groups(groups, normalizer),
-            batch_size=None,
-            num_workers=max(jobs, 0),
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # that of the process is the user's
+    if jobs < 1:
+        yield from (read_together(group, normalizer) for group in groups)
+        return
+    done = 0
+    while done < len(groups):
+        with suppress(BrokenProcessPool):
+            for clips in _read_ahead(groups[done:], normalizer, jobs):
+                yield clips
+                done += 1
+        if done < len(groups):
+            yield [_read_apart(path, normalizer) for path in groups[done]]
+            done += 1
+
+
+def _read_ahead(groups: Sequence[Sequence[str]], normalizer: SpeechNormalizer, jobs: int) -> Iterator[list[Clip]]:
+    pool = ProcessPoolExecutor(jobs, initializer=_begin_reading, initargs=(os.getpid(),))
+    try:
+        left = iter(groups)
+        waiting = deque(pool.submit(read_together, group, normalizer) for group in islice(left, AHEAD * jobs))
+        while waiting:
+            clips = waiting.popleft().result()
+            waiting.extend(pool.submit(read_together, group, normalizer) for group in islice(left, 1))
+            yield clips
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_apart(path: str, normalizer: SpeechNormalizer) -> Clip:
+    try:
+        return next(_read_ahead([[path]], normalizer, 1))[0]
+    except BrokenProcessPool:
+        return Clip(
+            0.0, None, f"{path}: the process that read it died, of too little memory perhaps; convert it to WAV"
         )
-    )
 
 
-def _as_it_is(clips: list[Clip]) -> list[Clip]:
-    return clips
+def _begin_reading(parent: int) -> None:
+    """Leave the processors to the network and interrupts to the parent, and end when that ends, however it does."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def read_together(paths: Sequence[str], normalizer: SpeechNormalizer) -> list[Clip]:
-    """Read files of like length and find their speech; what is wrong with a file is told of it alone."""
+    """Read files of like length and find their speech; an error of one file is in its clip alone."""
     clips: list[Clip] = []
     signals: dict[int, torch.Tensor] = {}
     for path in paths:
-        seconds = 0.0
+        seconds, warning = 0.0, None
         try:
-            samples, rate = load_audio(path)
+            samples, rate, warning = read_audio(path, MAX_SECONDS)
             seconds = len(samples) / rate
-            if seconds > MAX_SECONDS:
-                raise InputError(f"{seconds:.0f} s of audio is too long for one utterance; give --timeline, or cut it")
-            if is_silent(samples.mean(1)):
-                raise InputError("it is silent; record it again")
-            signals[len(clips)] = normalizer.convert(torch.from_numpy(samples), rate)
-            clips.append(Clip(seconds, None, None))
+            mono = downmix(torch.from_numpy(samples), rate)
+            if is_silent(mono):
+                raise InputError(SILENT)
+            signals[len(clips)] = resample(mono, rate)
+            clips.append(Clip(seconds, None, None, warning))
         except Exception as error:  # whatever a decoder says of what is no sound
-            clips.append(Clip(seconds, None, reason(path, error)))
+            clips.append(Clip(seconds or announced_seconds(path), None, reason(path, error), warning))
     segments = normalizer.find_speech(list(signals.values()))
-    for (row, signal), found in zip(signals.items(), segments, strict=True):
-        clips[row] = clips[row]._replace(speech=join(signal, found).numpy())
+    for (row, speech), found in zip(signals.items(), segments, strict=True):
+        clips[row] = clips[row]._replace(speech=join(speech, found).numpy())
     return clips

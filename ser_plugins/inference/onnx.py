@@ -219,7 +219,7 @@ def metadata(model: UtteranceClassifier, speaker: SpeakerStatistics | None = Non
     return {
         "labels": json.dumps([encoder.ind2lab[i] for i in range(len(encoder))], ensure_ascii=False),
         "sample_rate": str(normalizer.sample_rate),
-        "audio_normalizer": json.dumps({"sample_rate": normalizer.sample_rate, "vad": normalizer.vad}),
+        "audio_normalizer": json.dumps({"vad": normalizer.vad}),
         "checksum": model.checksum,
         "speaker_statistics": json.dumps(speaker is not None),
     }

@@ -136,7 +136,8 @@ def _write_csv(part: PartialTable, path: Path) -> None:
             if "embedding" in frame:
                 given = [[None] * size if one is None else one for one in frame["embedding"]]
                 wide = pd.DataFrame(given, columns=[f"embedding_{i}" for i in range(size)], dtype="float32")
-                frame = pd.concat([frame.drop(columns=["embedding", "error"]), wide, frame["error"]], axis=1)
+                place = frame.columns.get_loc("embedding")
+                frame = pd.concat([frame.iloc[:, :place], wide, frame.iloc[:, place + 1 :]], axis=1)
             frame.to_csv(file, index=False, header=count == 0, float_format="%.9g", lineterminator="\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,16 @@ import torch
 from matplotlib.figure import Figure
 from speechbrain.inference.classifiers import EncoderClassifier
 
+from ser_plugins.audio.reading import Samples, stream_audio
 from ser_plugins.audio.speaker import SpeakerStatistics
-from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, Samples, is_silent, join, stream_audio
+from ser_plugins.audio.speech import MIN_SECONDS, TOGETHER, is_silent, join, naming
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.figures import COLOURS, EMOTIONS, styled
+from ser_plugins.evaluation.figures import COLOURS, styled
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
 from ser_plugins.inference.files import readable
+from ser_plugins.metric.wheel import EMOTIONS
 
+logger = logging.getLogger(__name__)
 NO_SPEECH = "silence"
 WINDOW, HOP = 3.0, 1.0  # seconds
 GREY = "#e8e8e8"
@@ -49,7 +53,8 @@ def slide(path: str | os.PathLike[str], window: float, hop: float) -> Iterator[W
     """
     buffer = np.empty(0, np.float32)
     offset = index = covered = rate = 0  # offset: sample of the recording at which the buffer starts
-    for block, rate in stream_audio(os.fspath(path)):
+    stream = stream_audio(path)
+    for block, rate in stream:
         buffer = np.concatenate([buffer, block.mean(1)])
         size = max(round(window * rate), math.ceil(MIN_SECONDS * rate))  # 0.1 s may be half a sample more
         while (start := round(index * hop * rate)) + size <= offset + len(buffer):
@@ -58,6 +63,8 @@ def slide(path: str | os.PathLike[str], window: float, hop: float) -> Iterator[W
             index += 1
         passed = min(max(start - offset, 0), len(buffer))
         buffer, offset = buffer[passed:], offset + passed
+    if stream.warning:
+        logger.warning("%s: %s", readable(os.fspath(path)), stream.warning)
     end = offset + len(buffer)
     if not rate or (not index and end < MIN_SECONDS * rate):
         raise InputError(f"{path}: {end / max(rate, 1):.3f} s of audio is too short; give {MIN_SECONDS} s or more")
@@ -106,10 +113,8 @@ def find_speech(
 ) -> dict[int, torch.Tensor]:
     """Remove the silence of each window as of a file of its own; return samples [T] of the windows with speech."""
     normalizer = model.hparams.audio_normalizer
-    try:
+    with naming(path):
         signals = [normalizer.convert(torch.from_numpy(window.samples), window.rate) for window in windows]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     found = zip(signals, windows, normalizer.find_speech(signals), strict=True)
     return {
         row: join(signal, segments)

@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
+from ser_plugins.corpora.corpus import RESERVED
+from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import (
     BATCH_SECONDS,
     NOT_FINITE,
@@ -55,6 +57,8 @@ def embedding_output() -> Output:
 def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None) -> Output:
     """Return the output of `predict`: ``emotion``, ``probability``, and the probability of each label."""
     selected, classes = select_labels(model, labels)
+    if reserved := RESERVED & set(selected):
+        raise InputError(f"the label {min(reserved)!r} is the name of a column of the table; select other labels")
     if not set(selected) & set(WHEEL):
         logger.warning("the labels %s … are not known emotions; use embed for a speaker encoder", selected[0])
 
@@ -71,7 +75,8 @@ def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None) ->
 
 
 def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
-    return pa.schema({"path": pa.string(), "seconds": pa.float64(), **columns, "error": pa.string()})
+    of_the_file = {"path": pa.string(), "seconds": pa.float64()}
+    return pa.schema({**of_the_file, **columns, "warning": pa.string(), "error": pa.string()})
 
 
 def table_chunks(
@@ -142,6 +147,7 @@ def _record_batch(
     full: Columns = {
         "path": [readable(path) for path in paths],
         "seconds": [clip.seconds if clip.error is None or clip.seconds else None for clip in clips],
+        "warning": [clip.warning for clip in clips],
         "error": errors,
     }
     for name in set(schema.names) - set(full):
@@ -179,8 +185,8 @@ def predict(
     Returns
     -------
     pandas.DataFrame
-        One row per file: ``path``, ``seconds``, ``emotion``, its ``probability``, the probability of each label, and
-        ``error``, why a file has no prediction.
+        One row per file: ``path``, ``seconds``, ``emotion``, its ``probability``, the probability of each label,
+        ``warning``, how much of a file is missing, and ``error``, why a file has no prediction.
 
     Raises
     ------
@@ -216,7 +222,7 @@ def embed(
     Returns
     -------
     pandas.DataFrame
-        One row per file: ``path``, ``seconds``, ``embedding`` (float32 [E]), and ``error``, why a file has none.
+        One row per file: ``path``, ``seconds``, ``embedding`` (float32 [E]), ``warning`` and ``error``.
 
     Raises
     ------

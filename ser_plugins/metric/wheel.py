@@ -24,6 +24,9 @@ class LabelEncoder(Protocol):
 
 Labels: TypeAlias = "Sequence[str] | str | os.PathLike[str] | LabelEncoder"
 
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+"""The emotions of RAVDESS in the order of its codes; CREMA-D has six of them."""
+
 WHEEL: dict[str, str] = {
     "sad": "negative",
     "fearful": "negative",

@@ -1,15 +1,15 @@
 """Convert published weights of other projects to the folder of a pre-trained encoder.
 
-Xie et al., ICASSP 2019: ``weights.h5`` of https://github.com/WeidiXie/VGG-Speaker-Recognition, in Keras' format, is a
-speaker encoder trained on VoxCeleb2: a thin ResNet-34 with GhostVLAD. Its embedding is the ReLU of that of
-`UtteranceEncoder`, which leaves the ReLU to the classifier.
+- Xie et al., ICASSP 2019: ``weights.h5`` of https://github.com/WeidiXie/VGG-Speaker-Recognition, in Keras' format, is a
+  speaker encoder trained on VoxCeleb2: a thin ResNet-34 with GhostVLAD. Its embedding is the ReLU of that of
+  `UtteranceEncoder`, which leaves the ReLU to the classifier.
+- Wang et al., Interspeech 2023: ``campplus_cn_en_common.pt`` of 3D-Speaker is CAM++, trained on 200,000 speakers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
+from ser_plugins.model_folder.lineage import Training, file_sha256, write_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.models.campplus import CAMPPlus
 from ser_plugins.models.encoder import UtteranceEncoder
 from ser_plugins.models.ghostvlad import ProjectedGhostVLAD
 from ser_plugins.models.thin_resnet import Bottleneck, ThinResNet34
@@ -30,6 +32,9 @@ from ser_plugins.models.thin_resnet import Bottleneck, ThinResNet34
 URL = "https://github.com/WeidiXie/VGG-Speaker-Recognition"
 PUBLISHED = "369d34b9d1e1558bcf4894ad89a380747e99eb74"
 NOTE = "source.yaml"
+CAMPPLUS_URL = "https://github.com/modelscope/3D-Speaker (speech_campplus_sv_zh_en_16k-common_advanced)"
+CAMPPLUS_SHA256 = "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199"
+CAMPPLUS_REMEDY = "give campplus_cn_en_common.pt of 3D-Speaker"
 LINEAGE = "lineage.json"  # as ser_plugins.model_folder.lineage, which imports this package
 REMEDY = f"give the weights.h5 of {URL}"
 BANDS = 7  # frequency bands at the end of the trunk
@@ -68,13 +73,8 @@ def convert_vgg(path: Path, folder: Path) -> bool:
     InputError
         If the file cannot be read, or its arrays are not exactly those of the network.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); {REMEDY}") from error
+    content = _read(path, REMEDY)
     encoder = vgg_encoder(read_arrays(content, str(path)), str(path))
-    weights = io.BytesIO()
-    torch.save(encoder.state_dict(), weights)
     blob = blob_id(content)
     genuine = blob == PUBLISHED
     about = {
@@ -86,20 +86,80 @@ def convert_vgg(path: Path, folder: Path) -> bool:
         "git_blob": blob,
         "genuine": genuine,
     }
-    lineage: dict[str, Any] = {
-        "run_id": f"git-blob-{blob}",
-        "strategy": "published weights of Xie et al., ICASSP 2019" if genuine else "weights of unknown origin",
-        "corpus": "VoxCeleb2" if genuine else "unknown",
-        "fold": None,
-        "seed": 0,
-        "sha256": hashlib.sha256(weights.getvalue()).hexdigest(),
-        "licence": about["licence"],
-        "speakers": [],
-    }
-    atomic_write(folder / CHECKPOINT, weights.getvalue())
-    atomic_write(folder / LINEAGE, json.dumps([lineage], indent=1) + "\n")
-    atomic_write(folder / NOTE, yaml.safe_dump(about, sort_keys=False, width=120))
+    _write(folder, encoder.state_dict(), about, f"git-blob-{blob}", "Xie et al., ICASSP 2019", "VoxCeleb2")
     return genuine
+
+
+def convert_campplus(path: Path, folder: Path) -> bool:
+    """Convert the state dict of CAM++ that 3D-Speaker publishes to a folder for ``--pretrained_encoder``.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        ``campplus_cn_en_common.pt``: PyTorch's file of the 937 arrays.
+    folder : pathlib.Path
+        The folder to write: ``embedding_model.ckpt``; its origin and licence in ``source.yaml`` and ``lineage.json``.
+
+    Returns
+    -------
+    bool
+        Whether the file is the published one, by its SHA-256.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its arrays are not exactly those of the network.
+    """
+    content = _read(path, CAMPPLUS_REMEDY)
+    try:
+        state = torch.load(io.BytesIO(content), "cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler says of a file that is none
+        raise InputError(f"{path} is no PyTorch state dict; {CAMPPLUS_REMEDY}") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is no PyTorch state dict; {CAMPPLUS_REMEDY}")
+    network = CAMPPlus(block=None)
+    network.load_public(state)
+    digest = hashlib.sha256(content).hexdigest()
+    genuine = digest == CAMPPLUS_SHA256
+    about = {
+        "source": CAMPPLUS_URL if genuine else f"not the published file of {CAMPPLUS_URL}; its author is unknown",
+        "authors": "H. Wang, S. Zheng, Y. Chen, L. Cheng, Q. Chen (Interspeech 2023)" if genuine else "unknown",
+        "licence": "Apache-2.0" if genuine else "unknown",
+        "changes": "none but the names of the arrays",
+        "file": path.name,
+        "sha256": digest,
+        "genuine": genuine,
+    }
+    weights = {f"backbone.{name}": weight for name, weight in network.state_dict().items()}
+    _write(folder, weights, about, f"sha256-{digest}", "Wang et al., Interspeech 2023", "200,000 speakers")
+    return genuine
+
+
+def _read(path: Path, remedy: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); {remedy}") from error
+
+
+def _write(
+    folder: Path, state: Mapping[str, Tensor], about: Mapping[str, Any], run_id: str, paper: str, corpus: str
+) -> None:
+    """Write the weights, their origin and their lineage."""
+    weights = io.BytesIO()
+    torch.save(dict(state), weights)
+    atomic_write(folder / CHECKPOINT, weights.getvalue())
+    training = Training(
+        run_id=run_id,
+        strategy=f"published weights of {paper}" if about["genuine"] else "weights of unknown origin",
+        corpus=corpus if about["genuine"] else "unknown",
+        fold=None,
+        seed=0,
+        sha256=file_sha256(folder / CHECKPOINT),
+        licence=str(about["licence"]),
+    )
+    write_lineage(folder, [training])
+    atomic_write(folder / NOTE, yaml.safe_dump(dict(about), sort_keys=False, width=120))
 
 
 def read_arrays(content: bytes, origin: str) -> Arrays:
@@ -171,6 +231,7 @@ def vgg_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> Utte
         own = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
         for variable, tensor in zip(("gamma", "beta", "moving_mean", "moving_variance"), own, strict=True):
             tensor.copy_(take(f"{name}/{variable}", norm.num_features))
+        norm.num_batches_tracked.fill_(1000)  # with a count of 0 the first training batch would replace them
 
     def fill_bands(name: str, layer: nn.Linear) -> None:
         kernel = take(f"{name}/kernel", BANDS, 1, layer.in_features // BANDS, layer.out_features)
@@ -192,6 +253,7 @@ def vgg_encoder(arrays: Mapping[str, np.ndarray[Any, Any]], origin: str) -> Utte
     fill_bands("gvlad_center_assignment", pooling.assignment)
     centres = take("gvlad_pool/centers", pooling.clusters + pooling.ghost_clusters, pooling.projection.out_features)
     pooling.centres.copy_(centres[: pooling.clusters])  # the ghosts are the last ones
+    assert encoder.embedding is not None and encoder.norm is not None
     encoder.embedding.weight.copy_(take("fc6/kernel", *encoder.embedding.weight.T.shape).T)
     # With mean 0 and deviation 1 the normalisation only adds its bias, until training changes them.
     assert encoder.norm.running_var is not None

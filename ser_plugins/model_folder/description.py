@@ -17,6 +17,7 @@ from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.errors import InputError
 from ser_plugins.models.bagged_svm import BaggedSVMClassifier
 from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier
+from ser_plugins.models.logistic import LogisticClassifier
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.registry import MODELS, POOLINGS
@@ -25,7 +26,7 @@ AUDIO = (
     *(SpeechNormalizer, Spectrogram, MelSpectrogram, SpectrogramNorm, KaldiFbank, MeanNorm),
     *(CepstralFeatures, SpectralFeatures),
 )
-CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, SVMClassifier, BaggedSVMClassifier)
+CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, LogisticClassifier, SVMClassifier, BaggedSVMClassifier)
 SPECTROGRAMS = ("ser_plugins.Spectrogram", "ser_plugins.MelSpectrogram")
 KEYS = {"class", "arguments"}
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.forward import embed
 
@@ -27,7 +28,7 @@ def reference_waveform() -> Tensor:
     (torch.Size([1, 32000]), 0.134)
     """
     noise = np.random.RandomState(0).standard_normal(SAMPLES)  # NumPy guarantees this stream, unlike its newer ones
-    time = np.arange(SAMPLES) / 16000
+    time = np.arange(SAMPLES) / SAMPLE_RATE
     hum = sum(np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 21))
     return torch.from_numpy((0.1 * hum + 0.1 * noise).astype(np.float32))[None]
 

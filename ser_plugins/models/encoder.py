@@ -23,9 +23,9 @@ class UtteranceEncoder(nn.Module):
     pooling : torch.nn.Module
         ``(descriptors [B, T'', D], lengths) -> [B, P]``, with an attribute ``output_size`` P, as `GhostVLAD`. Where its
         ``input_size`` is None, the backbone's ``output_size`` is filled in by ``set_input_size``.
-    embedding_size : int
+    embedding_size : int, optional
         Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
-        trains several times more slowly.
+        trains several times more slowly. None leaves the pooled vector as it is.
     speaker_normalization : {"none", "features", "features+embeddings"}
         With "features+embeddings" the bias of the last batch normalisation is left out of the embeddings, for the mean
         of the speaker's embeddings is then subtracted outside (`center_by_speaker`, or `SpeakerStatistics.embedding`).
@@ -54,7 +54,7 @@ class UtteranceEncoder(nn.Module):
         self,
         backbone: nn.Module,
         pooling: nn.Module,
-        embedding_size: int = 512,
+        embedding_size: int | None = 512,
         speaker_normalization: Literal["none", "features", "features+embeddings"] = "none",
         speaker_centred: bool = False,
     ) -> None:
@@ -62,9 +62,10 @@ class UtteranceEncoder(nn.Module):
         _match_sizes(backbone, pooling)
         self.backbone = backbone
         self.pooling = pooling
-        self.embedding = nn.Linear(int(pooling.output_size), embedding_size, bias=False)  # type: ignore[arg-type]
-        self.norm = MaskedBatchNorm(embedding_size)
-        self.output_size = embedding_size
+        pooled = int(pooling.output_size)  # type: ignore[arg-type]
+        self.output_size = pooled if embedding_size is None else embedding_size
+        self.embedding = None if embedding_size is None else nn.Linear(pooled, embedding_size, bias=False)
+        self.norm = None if embedding_size is None else MaskedBatchNorm(embedding_size)
         self.speaker_normalization = check_mode("features+embeddings" if speaker_centred else speaker_normalization)
 
     @property
@@ -75,8 +76,10 @@ class UtteranceEncoder(nn.Module):
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E]."""
         descriptors, lengths = self.backbone(feats, lengths)
-        pooled = self.pooling(descriptors, lengths).to(self.norm.weight.dtype)
-        embedding: Tensor = self.norm(self.embedding(pooled))
+        embedding: Tensor = self.pooling(descriptors, lengths)
+        if self.embedding is None or self.norm is None:
+            return embedding.unsqueeze(1)
+        embedding = self.norm(self.embedding(embedding.to(self.norm.weight.dtype)))
         if self.speaker_normalization == "features+embeddings":
             embedding = embedding - self.norm.bias
         return embedding.unsqueeze(1)

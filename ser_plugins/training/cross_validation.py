@@ -16,8 +16,8 @@ from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor
 
 from ser_plugins import configuration
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import fold_parts, folds_table, write_folds
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.corpora.prepared import prepare
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import confusion_figure

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.errors import InputError
 
-SAMPLE_RATE = 16000
 MOST_RESIDENT = 0.25  # share of a GPU's free memory that a part's audio may take
 
 

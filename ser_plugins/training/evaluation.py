@@ -12,7 +12,7 @@ from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch import Tensor
 from tqdm import tqdm
 
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, make_dataset
 

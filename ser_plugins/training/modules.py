@@ -18,7 +18,7 @@ def has_weights(module: nn.Module) -> bool:
     >>> has_weights(nn.Linear(1, 1)), has_weights(nn.Identity())
     (True, False)
     """
-    return any(True for _ in module.parameters())
+    return any(weight.requires_grad for weight in module.parameters())
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ser_plugins import configuration
 from ser_plugins.audio.handmade import keep_features
 from ser_plugins.audio.speech import SpeechNormalizer
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
 from ser_plugins.memory import keep_memory
@@ -75,12 +75,12 @@ class Recipe:
 
     def read_corpus(self) -> Corpus:
         """Read and check the corpus, and log its faults."""
-        corpus = self._build("reader")["reader"].read()
+        corpus: Corpus = self._build("reader")["reader"].read()
         for row in corpus.faults.to_dict("records"):
             logger.warning("%s: %s", row["path"], row["fault"])
         note = " (synthetic audio)" if corpus.synthetic else ""
         logger.info("%s%s: %d utterances of %d speakers", corpus.name, note, len(corpus.table), len(corpus.speakers))
-        return corpus  # type: ignore[no-any-return]
+        return corpus
 
     def output_folder(self) -> Path:
         """Folder of the results."""

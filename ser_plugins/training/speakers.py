@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from tqdm import tqdm
 
 from ser_plugins import configuration
 from ser_plugins.audio.speech import VADS, SpeechNormalizer
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
-from ser_plugins.corpora.speakers import SpeakerCorpus, read_trials, split_speakers
+from ser_plugins.corpora.speakers import read_trials, split_speakers
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import curve_figure
 from ser_plugins.evaluation.measures import equal_error_rate
@@ -95,13 +96,10 @@ def check_shards(shards: ShardFolder, normalizer: SpeechNormalizer) -> None:
         raise InputError(f"{shards.folder} was made with another vad; give the corpus' folder to pack it anew")
 
 
-def read_speakers(recipe: Recipe) -> SpeakerCorpus:
+def read_speakers(recipe: Recipe) -> Corpus:
     """Read a corpus of speakers, or the speakers of a corpus of emotions."""
     corpus = recipe.read_corpus()
-    if isinstance(corpus, Corpus):
-        return SpeakerCorpus(corpus.name, corpus.table[["path", "speaker"]], synthetic=corpus.synthetic)
-    assert isinstance(corpus, SpeakerCorpus)
-    return corpus
+    return replace(corpus, labels=(), table=corpus.table[["path", "speaker"]])
 
 
 def make_loaders(brain: SpeakerBrain, tree: Hparams, shards: ShardFolder) -> tuple[StreamLoader, DataLoader[Any]]:

@@ -11,10 +11,11 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.corpora.shards import Shard, decode_flac, read_shard
 from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
-from ser_plugins.training.data import SAMPLE_RATE, crop
+from ser_plugins.training.data import crop
 
 Example = dict[str, Any]
 

@@ -49,7 +49,7 @@ class WeightAverage:
     def start(self, modules: Mapping[str, nn.Module]) -> None:
         """Begin an average of each module that has weights."""
         for name, module in modules.items() if self.decay is not None else ():
-            if any(True for _ in module.parameters()):
+            if any(weight.requires_grad for weight in module.parameters()):
                 network = AveragedModel(module).eval()
                 self.networks[name] = network
                 self._weights[name] = list(network.module.parameters()), list(module.parameters())

@@ -4,7 +4,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 
-import av
 import numpy as np
 import pytest
 import soundfile as sf
@@ -16,7 +15,6 @@ from ser_plugins.audio import speech
 from ser_plugins.audio.speech import SpeechNormalizer, load_audio, normalize_file
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
-from ser_plugins.inference.files import header_seconds
 
 PLAIN = SpeechNormalizer(vad="none")
 
@@ -90,13 +88,7 @@ def test_frequencies_beyond_the_new_band_are_not_folded_into_it():
 
 @pytest.mark.parametrize("frames", [44100, 44101, 50001, 12345])
 def test_odd_lengths_are_rounded_up(frames):
-    assert len(PLAIN(torch.zeros(frames), 44100)) == int(np.ceil(frames * 16000 / 44100))
-
-
-def test_another_rate_can_be_asked_for():
-    result = SpeechNormalizer(sample_rate=8000, vad="none")(torch.from_numpy(sine(1000, 48000)), 48000)
-    amplitudes = spectrum(result, 8000)
-    assert len(result) == 8000 and max(amplitudes, key=amplitudes.get) == 1000
+    assert len(PLAIN(torch.ones(frames), 44100)) == int(np.ceil(frames * 16000 / 44100))
 
 
 @pytest.mark.parametrize(
@@ -122,70 +114,18 @@ def test_files_of_any_kind_are_read(tmp_path, suffix, subtype, error, channels):
     np.testing.assert_allclose(normalize_file(str(path), PLAIN).numpy(), samples.mean(1), atol=error)
 
 
-def test_m4a_is_what_was_encoded(write_aac, tmp_path):
-    time = np.arange(16000) / 16000
-    tone = 0.4 * np.sin(2 * np.pi * 440 * time)
-    write_aac(tmp_path / "1.m4a", tone)
-    samples, rate = load_audio(tmp_path / "1.m4a")
-    assert rate == 16000 and samples.shape[1] == 1 and 16000 <= len(samples) < 19000
-    spectrum = np.abs(np.fft.rfft(samples[2000:14000, 0]))
-    assert spectrum.argmax() * 16000 / 12000 == pytest.approx(440, abs=2)
-    assert np.abs(samples[2000:14000]).max() == pytest.approx(0.4, abs=0.06)
-
-
-@pytest.mark.parametrize(
-    ("name", "codec", "kind", "error"),
-    [("1.m4a", "alac", "s16p", 2**-15), ("1.m4a", "alac", "s32p", 2**-23), ("1.mov.mp4", "pcm_s16le", "s16", 2**-15)],
-)
-@pytest.mark.parametrize("channels", [1, 2])
-def test_what_else_such_a_file_holds_is_on_the_same_scale(tmp_path, name, codec, kind, error, channels):
-    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
-    samples = np.stack([tone, 0.5 * tone][:channels])
-    whole = np.round(samples * 2 ** (31 if kind == "s32p" else 15)).astype(np.int32 if kind == "s32p" else np.int16)
-    layout = ["mono", "stereo"][channels - 1]
-    with av.open(str(tmp_path / name), "w", format="mov") as container:
-        stream = container.add_stream(codec, rate=16000, layout=layout, format=kind)
-        given = whole if kind.endswith("p") else whole.T.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(given), format=kind, layout=layout)
-        frame.rate = 16000
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-    loaded, rate = load_audio(tmp_path / name)
-    assert rate == 16000 and loaded.dtype == np.float32 and loaded.shape == (16000, channels)
-    np.testing.assert_allclose(loaded, samples.T, atol=error)
-
-
-def test_an_m4a_that_was_damaged_is_read_or_told(write_aac, tmp_path):
-    path, rng = tmp_path / "1.m4a", np.random.default_rng(0)
-    write_aac(path, 0.1 * rng.normal(size=8000))
-    whole, told = np.frombuffer(path.read_bytes(), np.uint8), 0
-    for _ in range(150):
-        spoilt = whole.copy()
-        spoilt[rng.integers(len(whole), size=20)] = rng.integers(256, size=20)
-        path.write_bytes(spoilt.tobytes())
-        try:
-            load_audio(path)
-        except InputError as error:
-            told += "not readable as audio" in str(error)
-        header_seconds([str(path)])
-    assert told > 0
-
-
-@pytest.mark.parametrize("data", [b"", b"no audio", b"\x00\x00\x00\x20ftypM4A half of one"])
-def test_an_m4a_that_is_none_is_told(tmp_path, data):
-    (tmp_path / "1.m4a").write_bytes(data)
-    with pytest.raises(InputError, match=r"1\.m4a is not readable as audio"):
-        load_audio(tmp_path / "1.m4a")
-
-
 @pytest.mark.parametrize(
     "samples, said",
     [
         (np.array([0.1] * 4000 + [np.nan] + [0.1] * 4000), "NaN"),
         (np.array([0.1] * 4000 + [np.inf] + [0.1] * 4000), "infinity"),
         (np.full(4000, 1e39), "infinity"),  # beyond single precision
+        (np.array([0.1] * 4000 + [1e38] + [0.1] * 4000), r"a sample of 1e\+38"),
+        (np.array([0.1] * 4000 + [-1e10] + [0.1] * 4000), r"a sample of 1e\+10"),
+        (np.zeros(4000), "it is silent"),
+        (np.array([[0.1, -0.1]] * 4000), "it is silent"),
         (np.full(1599, 0.1), "too short"),
-        (np.zeros(0), "too short"),
+        (np.zeros(0), "no samples"),
     ],
 )
 @pytest.mark.parametrize("vad", ["silero", "webrtc", "none"])
@@ -200,6 +140,12 @@ def test_unusable_sound_is_refused_and_named(tmp_path, samples, said, vad):
 @pytest.mark.parametrize("vad", ["silero", "webrtc", "none"])
 def test_a_tenth_of_a_second_is_enough(vad):
     assert len(SpeechNormalizer(vad=vad)(torch.from_numpy(sine(200, 48000, 0.1)), 48000)) > 0
+
+
+@pytest.mark.parametrize("peak", [32767.0, 2.0**31])
+def test_floats_on_the_scale_of_integers_are_taken(peak):
+    result = PLAIN(torch.from_numpy(sine(440, 48000)) * 2 * peak, 48000)
+    assert result.isfinite().all() and result.abs().max() == pytest.approx(peak, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -241,11 +187,10 @@ def test_without_a_detector_all_is_kept(spoken):
 def test_speech_is_found_at_any_rate_and_number_of_channels(spoken, vad):
     signal, length = spoken
     tripled = torch.from_numpy(np.interp(np.arange(len(signal) * 3) / 3, np.arange(len(signal)), signal)).double()
-    for rate in (16000, 8000):
-        whole, result = (SpeechNormalizer(rate, kind)(torch.stack([tripled] * 2, 1), 48000) for kind in ("none", vad))
-        assert result.dtype == torch.float32
-        assert (result**2).sum() > 0.99 * (whole**2).sum()
-        assert 0.8 * length < len(result) * 16000 / rate < 1.3 * length
+    whole, result = (SpeechNormalizer(kind)(torch.stack([tripled] * 2, 1), 48000) for kind in ("none", vad))
+    assert result.dtype == torch.float32
+    assert (result**2).sum() > 0.99 * (whole**2).sum()
+    assert 0.8 * length < len(result) < 1.3 * length
 
 
 @pytest.mark.parametrize(
@@ -253,9 +198,7 @@ def test_speech_is_found_at_any_rate_and_number_of_channels(spoken, vad):
     [
         ("silero", np.random.default_rng(0).normal(scale=0.1, size=16000)),
         ("silero", sine(440, 16000)),
-        ("silero", np.zeros(16000)),
-        ("webrtc", np.zeros(16000)),
-        ("webrtc", np.zeros(1600)),
+        ("webrtc", np.full(1600, 0.01)),
     ],
 )
 def test_a_clip_without_speech_is_kept_whole(vad, samples):
@@ -302,9 +245,9 @@ def test_an_unknown_detector_is_refused(vad):
 
 
 def test_settings_tell_all_choices_apart():
-    choices = [SpeechNormalizer(rate, vad) for rate in (8000, 16000) for vad in ("silero", "webrtc", "none")]
-    assert len({str(choice.settings()) for choice in choices}) == 6
-    assert SpeechNormalizer().settings() == SpeechNormalizer(16000, "silero").settings()
+    choices = [SpeechNormalizer(vad) for vad in ("silero", "webrtc", "none")]
+    assert len({str(choice.settings()) for choice in choices}) == 3
+    assert SpeechNormalizer().settings() == SpeechNormalizer("silero").settings()
 
 
 def test_webrtc_without_its_package_says_what_to_install(spoken, monkeypatch):

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ser_plugins.corpora import cremad, ravdess
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import blocks, fold_parts, training_ids, write_folds
-from ser_plugins.corpora.manifest import Corpus
 from ser_plugins.errors import InputError
 
 
@@ -22,7 +22,7 @@ def corpus_of(speakers, **columns):
     """A corpus with one utterance for each entry of ``speakers``."""
     ids = [f"clip{index}" for index in range(len(speakers))]
     table = pd.DataFrame({"id": ids, "path": ids, "emotion": "calm", "speaker": speakers, "fault": "", **columns})
-    return Corpus("test", ("calm",), table)
+    return Corpus("test", ("calm", "happy"), table)
 
 
 def published(name):

@@ -96,9 +96,10 @@ def test_folds_are_written(both, tmp_path):
 
 
 def test_folds_of_a_corpus_itself_go_before(folders, tmp_path):
-    sf.write(tmp_path / "a.wav", np.random.default_rng(0).normal(scale=0.1, size=3200), 16000)
+    for name in "xyz":
+        sf.write(tmp_path / f"{name}.wav", np.random.default_rng(ord(name)).normal(scale=0.1, size=3200), 16000)
     own = pd.DataFrame({"id": ["x", "y", "z"], "speaker": ["s0", "s1", "s2"], "fold": [2, 3, 1]})
-    own.assign(path="a.wav", emotion="sad").to_csv(tmp_path / "own.csv", index=False)
+    own.assign(path=own["id"] + ".wav", emotion="sad").to_csv(tmp_path / "own.csv", index=False)
     readers = {"own": Table(str(tmp_path / "own.csv")), "ravdess": Ravdess(folders["ravdess"], allow_incomplete=True)}
     block = blocks(Merged(readers).read(), 3)
     assert [block[f"own-s{i}"] for i in range(3)] == [2, 3, 1]

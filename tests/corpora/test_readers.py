@@ -314,11 +314,6 @@ def test_a_folder_without_the_corpus_is_named(tmp_path, reader):
         reader(str(tmp_path / "song.wav")).read()
 
 
-def test_cremad_says_how_to_get_it():
-    with pytest.raises(InputError, match="git lfs pull"):
-        CremaD("anywhere", download=True)
-
-
 def test_ravdess_does_not_download_to_nowhere():
     with pytest.raises(InputError, match="--data_folder"):
         Ravdess(download=True).read()

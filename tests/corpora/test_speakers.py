@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_plugins.corpora.speakers import TRIAL_UTTERANCES, SpeakerCorpus, SpeakerFolders, read_trials, split_speakers
+from ser_plugins.corpora import Corpus
+from ser_plugins.corpora.speakers import TRIAL_UTTERANCES, SpeakerFolders, read_trials, split_speakers
 from ser_plugins.errors import InputError
 
 
@@ -16,7 +17,7 @@ def tree(root, files):
 
 def corpus(counts):
     rows = [(f"s{i}/{k}.wav", f"s{i}") for i, count in enumerate(counts) for k in range(count)]
-    return SpeakerCorpus("own", pd.DataFrame(rows, columns=["path", "speaker"]))
+    return Corpus("own", (), pd.DataFrame(rows, columns=["path", "speaker"]))
 
 
 def test_voxceleb2_as_distributed(tmp_path):
@@ -97,6 +98,6 @@ def test_a_list_of_trials(tmp_path):
 def test_speakers_of_a_million_rows_are_split_in_seconds():
     names = np.char.add("id", np.arange(5994).astype(str))
     table = pd.DataFrame({"path": np.arange(1_000_000).astype(str), "speaker": names[np.arange(1_000_000) % 5994]})
-    parts, pairs = split_speakers(SpeakerCorpus("large", table), 50, 10_000, 1)
+    parts, pairs = split_speakers(Corpus("large", (), table), 50, 10_000, 1)
     assert len(parts["valid"].table) == 5944 and len(parts["trials"].table) == 50 * TRIAL_UTTERANCES
     assert len(pairs) == 10_000 and pairs["target"].sum() == 5000

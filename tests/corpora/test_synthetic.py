@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ser_plugins.corpora import Demo
+from ser_plugins.corpora import Synthetic
 from ser_plugins.corpora.synthetic import EMOTIONS, LOWEST, SAMPLE_RATE, Voice, glottis, speak
 from ser_plugins.errors import InputError
 
@@ -21,7 +21,7 @@ RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "su
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return Demo(str(tmp_path_factory.mktemp("demo")), n_speakers=20, n_takes=2).read()
+    return Synthetic(str(tmp_path_factory.mktemp("demo")), n_speakers=20, n_takes=2).read()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def by_emotion(clips, measure):
 
 
 def test_the_table_is_complete_and_says_that_it_is_synthetic(corpus):
-    assert corpus.name == "demo"
+    assert corpus.name == "synthetic"
     assert corpus.synthetic
     assert corpus.licence == "Apache-2.0 (synthetic)"
     assert corpus.labels == RAVDESS
@@ -89,7 +89,7 @@ def test_nothing_clips_and_nothing_is_lost_in_the_room(clips):
 
 
 def test_the_same_bytes_in_any_folder_and_order(corpus, tmp_path):
-    few = Demo(str(tmp_path / "few"), n_speakers=2, n_takes=1).read().table
+    few = Synthetic(str(tmp_path / "few"), n_speakers=2, n_takes=1).read().table
     for path, name in zip(few["path"], few["id"], strict=True):
         again = corpus.table.set_index("id").loc[name, "path"]
         assert Path(path).read_bytes() == Path(again).read_bytes()
@@ -105,12 +105,12 @@ def test_clips_differ_by_each_of_seed_speaker_emotion_and_take():
 
 
 def test_another_seed_has_another_folder(tmp_path):
-    assert Demo(str(tmp_path), seed=0).folder == Demo(str(tmp_path), seed=0, n_speakers=3).folder
-    assert Demo(str(tmp_path), seed=0).folder != Demo(str(tmp_path), seed=1).folder
+    assert Synthetic(str(tmp_path), seed=0).folder == Synthetic(str(tmp_path), seed=0, n_speakers=3).folder
+    assert Synthetic(str(tmp_path), seed=0).folder != Synthetic(str(tmp_path), seed=1).folder
 
 
 def test_complete_files_are_reused_and_damaged_ones_made_anew(tmp_path):
-    demo = Demo(str(tmp_path), n_speakers=1, n_takes=1)
+    demo = Synthetic(str(tmp_path), n_speakers=1, n_takes=1)
     paths = [Path(path) for path in demo.read().table["path"]]
     content = {path: path.read_bytes() for path in paths}
     for path in paths:
@@ -128,7 +128,7 @@ def test_complete_files_are_reused_and_damaged_ones_made_anew(tmp_path):
 
 def test_two_runs_at_once_leave_whole_files(tmp_path):
     with ThreadPoolExecutor(2) as pool:
-        tables = list(pool.map(lambda _: Demo(str(tmp_path), n_speakers=1, n_takes=1).read().table, range(2)))
+        tables = list(pool.map(lambda _: Synthetic(str(tmp_path), n_speakers=1, n_takes=1).read().table, range(2)))
     assert tables[0].equals(tables[1])
     assert not list(tmp_path.rglob("*.part"))
     for path, emotion in zip(tables[0]["path"], tables[0]["emotion"], strict=True):
@@ -138,13 +138,13 @@ def test_two_runs_at_once_leave_whole_files(tmp_path):
 @pytest.mark.parametrize("wrong", [{"n_speakers": 0}, {"n_takes": 0}, {"seed": -1}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(InputError):
-        Demo(**wrong)
+        Synthetic(**wrong)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="--data_folder"):
-        Demo(str(tmp_path / "file"), n_speakers=1, n_takes=1).read()
+        Synthetic(str(tmp_path / "file"), n_speakers=1, n_takes=1).read()
 
 
 @pytest.mark.parametrize("hertz", [90.0, 150.0, 280.0])

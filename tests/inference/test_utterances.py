@@ -1,9 +1,11 @@
 """Tables of files against the files one by one."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -27,7 +29,7 @@ def good(frame):
 def test_embeddings_are_those_of_each_file_alone(model, clips, monkeypatch, jobs, chunk):
     monkeypatch.setattr(batches, "CHUNK_FILES", chunk)
     frame = embed(model, clips, jobs=jobs)
-    assert list(frame.columns) == ["path", "seconds", "embedding", "error"]
+    assert list(frame.columns) == ["path", "seconds", "embedding", "warning", "error"]
     assert list(frame["path"]) == find_files([clips])
     assert {Path(path).name for path in frame["path"][frame["error"].notna()]} == BAD
     for row in good(frame).itertuples():
@@ -108,6 +110,62 @@ def test_batches_hold_little_padding():
     pieces = list(batches.make_chunks(seconds))
     assert [row for piece in pieces for row in piece] == list(range(500))
     assert max(len(piece) for piece in pieces) <= 256
+
+
+def test_a_file_whose_process_dies_is_a_row_with_an_error(model, clips, monkeypatch):
+    read = files.read_audio
+
+    def deadly(path, *limit):
+        if path.endswith(("clip03.WAV", "clip10.flac")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(path, *limit)
+
+    expected = embed(model, clips)
+    monkeypatch.setattr(files, "read_audio", deadly)
+    monkeypatch.setattr("ser_plugins.inference.utterances.GROUP_SECONDS", 2.0)
+    frame = embed(model, clips, jobs=2)
+    dead = frame["path"].str.endswith(("clip03.WAV", "clip10.flac"))
+    assert dead.sum() == 2 and frame["error"][dead].str.contains("the process that read it died").all()
+    pd.testing.assert_frame_equal(frame[~dead], expected[~dead])
+
+
+def test_a_half_file_has_a_warning(model, tmp_path):
+    path = tmp_path / "half.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 32000), 16000)
+    whole = predict(model, path)
+    assert whole["warning"].isna().all()
+    path.write_bytes(path.read_bytes()[:32044])
+    frame = predict(model, path)
+    assert frame["warning"][0].startswith("only 1.00 s of 2.00 s could be read") and frame["error"].isna().all()
+    assert frame["emotion"].notna().all() and list(frame.columns[-2:]) == ["warning", "error"]
+
+
+def test_a_sample_that_is_beyond_all_is_an_error(model, tmp_path):
+    samples = np.random.default_rng(0).normal(0, 0.1, 32000)
+    samples[16000] = 1e38
+    soundfile.write(tmp_path / "huge.wav", samples, 16000, subtype="FLOAT")
+    frame = predict(model, tmp_path / "huge.wav")
+    assert "huge.wav: audio holds a sample of 1e+38, where full scale is 1" in frame["error"][0]
+    with pytest.raises(InputError, match=r"huge\.wav: audio holds a sample of 1e\+38"):
+        model.classify_file(tmp_path / "huge.wav")
+
+
+def test_a_pipe_is_an_error_at_once(model, clips, tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    frame = predict(model, [tmp_path / "pipe.wav", clips / "clip01.WAV"])
+    assert "is a pipe" in frame["error"][0] and frame["error"].isna()[1]
+
+
+@pytest.mark.parametrize("samples", [np.zeros((8000, 1)), np.random.default_rng(0).normal(0, 0.1, (8000, 1)) * [1, -1]])
+def test_silence_has_the_same_error_everywhere(model, tmp_path, samples):
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, samples, 16000)
+    (told,) = predict(model, path)["error"]
+    assert told == f"{path}: it is silent; record it again"
+    for use in (model.load_audio, model.classify_file, model.encode_file):
+        with pytest.raises(InputError) as error:
+            use(path)
+        assert str(error.value) == told
 
 
 def test_a_file_that_is_too_long_is_a_row_with_an_error(model, clips, monkeypatch):

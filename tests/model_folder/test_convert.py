@@ -13,10 +13,10 @@ import torch
 import yaml
 from torch.nn import functional
 
-from ser_plugins import configuration
+from ser_plugins import CAMPPlus, StatisticsPooling, UtteranceEncoder, configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder import convert
-from ser_plugins.model_folder.lineage import read_lineage
+from ser_plugins.model_folder.lineage import LINEAGE, read_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training.transfer import transfer
 
@@ -314,8 +314,33 @@ def test_the_command_converts_again_and_names_what_it_did(weights, folder, tmp_p
         command(weights, tmp_path)
         printed = capsys.readouterr()
         assert "NOT the published file" in printed.out and f"--pretrained_encoder {tmp_path}" in printed.out
-        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE, convert.LINEAGE}
+        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, convert.NOTE, LINEAGE}
         for name in (CHECKPOINT, convert.NOTE):
             assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
     with pytest.raises(SystemExit, match=r"^error: cannot read .*none\.h5"):
         command(tmp_path / "none.h5", tmp_path)
+
+
+def test_campplus_is_converted_with_its_origin(tmp_path):
+    torch.manual_seed(0)
+    state = CAMPPlus(block=None).state_dict()
+    torch.save(state, tmp_path / "own.pt")
+    assert not convert.convert_campplus(tmp_path / "own.pt", tmp_path / "out")
+    encoder = UtteranceEncoder(CAMPPlus(block=2, freeze=True), StatisticsPooling(), None)
+    report = transfer(encoder, str(tmp_path / "out"))
+    assert not report["missing"] + report["shape"] and len(report["matched"]) > 500
+    for name, weight in encoder.backbone.state_dict().items():
+        assert torch.equal(weight, state[name]), name
+    assert read_lineage(tmp_path / "out" / CHECKPOINT)[0].strategy == "weights of unknown origin"
+    assert yaml.safe_load((tmp_path / "out" / "source.yaml").read_text())["genuine"] is False
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", None])
+def test_what_is_no_campplus_is_one_line(tmp_path, content):
+    file = tmp_path / "own.pt"
+    if content is None:
+        torch.save({"head.conv1.weight": torch.zeros(1)}, file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=r"no PyTorch state dict|not the weights of a CAM\+\+"):
+        convert.convert_campplus(file, tmp_path / "out")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_plugins.corpora.synthetic import Demo
+from ser_plugins.corpora.synthetic import Synthetic
 from ser_plugins.errors import InputError
 from ser_plugins.experiments.jobs import Job, make_ready, plan, run_jobs
 
@@ -119,8 +119,8 @@ def test_each_corpus_is_made_ready_once(options, tmp_path, monkeypatch):
     keys = options[: options.index("--output_folder")]
     jobs = [job for k in "46" for job in plan(hparams, "1,2", [*keys, "--vad", "none", "--clusters", k], tmp_path / k)]
     other = plan(hparams[:1], "1", [*keys, "--vad", "silero"], tmp_path / "other")
-    read, made = Demo.read, []
-    monkeypatch.setattr(Demo, "read", lambda self: made.append("read") or read(self))
+    read, made = Synthetic.read, []
+    monkeypatch.setattr(Synthetic, "read", lambda self: made.append("read") or read(self))
     prepared = "ser_plugins.experiments.jobs.prepare_corpus"
     monkeypatch.setattr(prepared, lambda recipe, corpus: made.append(recipe.normalizer().vad))
     make_ready(jobs)

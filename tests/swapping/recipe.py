@@ -9,6 +9,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
 
 from ser_plugins import configuration
 from ser_plugins.training import processes
@@ -48,6 +49,7 @@ class SpeakerBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             self.losses = [*getattr(self, "losses", []), float(stage_loss)]
         else:
+            self.valid_losses = [*getattr(self, "valid_losses", []), float(stage_loss)]
             self.error = self.error_metrics.summarize("average")
             sb.nnet.schedulers.update_learning_rate(self.optimizer, self.hparams.lr_annealing(epoch)[1])
             self.checkpointer.save_and_keep_only(meta={"ErrorRate": self.error}, min_keys=["ErrorRate"])
@@ -60,7 +62,23 @@ class EmoIdBrain(SpeakerBrain):
         return self.modules.embedding_model(feats, lens)
 
 
-BRAINS = {"voxceleb": SpeakerBrain, "iemocap": EmoIdBrain}
+class Wav2Vec2Brain(SpeakerBrain):
+    """``train_with_wav2vec2.py``: two optimizers, the second of what ``model`` lists."""
+
+    def compute_forward(self, batch, stage):
+        wavs, lens = batch.to(self.device).sig
+        outputs = self.hparams.avg_pool(self.modules.wav2vec2(wavs, lens), lens)
+        outputs = self.modules.output_mlp(outputs.view(outputs.shape[0], -1))
+        return self.hparams.log_softmax(outputs).unsqueeze(1), lens
+
+    def init_optimizers(self):
+        weights = {"wav2vec2": self.modules.wav2vec2.parameters(), "optimizer": self.hparams.model.parameters()}
+        self.optimizers_dict = {name: self.opt_class(parameters) for name, parameters in weights.items()}
+        self.optimizer = self.optimizers_dict["optimizer"]
+
+
+BRAINS = {"voxceleb": SpeakerBrain, "iemocap": EmoIdBrain, "wav2vec2": Wav2Vec2Brain}
+EMOTIONS = ["neu", "hap", "sad", "ang"]  # in the order of the training part
 
 
 def dataset(count, seconds, seed):
@@ -77,12 +95,21 @@ def dataset(count, seconds, seed):
     return DynamicItemDataset(rows, output_keys=["id", "sig", "label_encoded"])
 
 
+def write_labels(save_folder):
+    """Number the labels as the recipe does after it has built its YAML: by their first occurrence."""
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(EMOTIONS, sequence_input=False)
+    save_folder.mkdir(parents=True, exist_ok=True)
+    encoder.save(save_folder / "label_encoder.txt")
+
+
 def prepare(name, block, output, options=None, **changes):
-    """Make the Brain of a recipe (``voxceleb`` or ``iemocap``), a block of YAML in the place of its keys."""
+    """Make the Brain of a recipe (voxceleb, iemocap or wav2vec2), a block of YAML in the place of its keys."""
     text = Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8")
     tree = configuration.YAML().load(text)
-    tree = configuration.merge(tree, configuration.YAML().load(block) or {}, "block")
+    tree |= configuration.YAML().load(block) or {}
     hparams = configuration.build({**tree, **changes, "output_folder": str(output)})
+    write_labels(Path(hparams["save_folder"]))
     return BRAINS[name](
         hparams["modules"], hparams["opt_class"], hparams, options or {"device": "cpu"}, hparams["checkpointer"]
     )
@@ -90,7 +117,7 @@ def prepare(name, block, output, options=None, **changes):
 
 def train(brain):
     """Train as the recipe does: the VoxCeleb one on crops of one length, IEMOCAP's on whole utterances."""
-    seconds = [0.3, 0.5, 0.4] if isinstance(brain, EmoIdBrain) else [0.4]
+    seconds = [0.4] if type(brain) is SpeakerBrain else [0.3, 0.5, 0.4]
     options = {**brain.hparams.dataloader_options}
     brain.noprogressbar = True
     brain.fit(

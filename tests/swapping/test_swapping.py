@@ -11,16 +11,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from speechbrain.processing.features import InputNormalization
 from torch.jit.frontend import NotSupportedError
 
-from ser_plugins import TripletLoss, UtteranceEncoder
+import ser_plugins
+from ser_plugins import GhostVLAD, SEResNet34, TripletLoss, UtteranceEncoder
 from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.training.transfer import transfer
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs" / "swapping.md").read_text(encoding="utf-8")
 YAML = {block.split("\n", 1)[0][2:]: block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)}
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+MODEL = YAML.pop("IEMOCAP model.yaml")
 NETWORKS = [title for title in YAML if title.endswith("network")]
+LEARN = [title for title in YAML if not title.startswith("wav2vec2")]  # a tiny one of random weights learns too slowly
+ECAPA = "VoxCeleb: GhostVLAD after ECAPA"
+
+
+def small(block):
+    """The same with a small network: to train those of the page takes a minute each."""
+    few = "channels: [8, 8, 8, 128]\n        blocks: [1, 1, 1, 1]"
+    return block.replace("channels: [16, 32, 64, 128]", few).replace("n_bins: !ref", f"{few}\n        n_bins: !ref")
 
 
 @pytest.fixture(scope="module")
@@ -29,36 +41,42 @@ def recipe():
 
 
 @pytest.fixture
-def make(recipe, tmp_path, monkeypatch):
+def make(recipe, tmp_path, monkeypatch, write_ssl):
     """A Brain of a recipe with a block of the page, by its title."""
     (tmp_path / "frames.py").write_text(next(block for block in PYTHON if "class Frames" in block))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "frames", raising=False)
 
-    def prepare(title, options=None, **changes):
+    def prepare(title, options=None, *, block=None, **changes):
         name = title.split(":")[0].lower()
+        if name == "wav2vec2":
+            source = write_ssl(tmp_path / "source", "wav2vec2", do_normalize=True)
+            changes["wav2vec2_source"] = str(source)
         # A folder each: SpeechBrain takes up what it finds.
-        return recipe["prepare"](name, YAML.get(title, ""), tmp_path / str(next(numbers)), options, **changes)
+        block = YAML.get(title, "") if block is None else block
+        return recipe["prepare"](name, block, tmp_path / str(next(numbers)), options, **changes)
 
     numbers = count()
     return prepare
 
 
 def test_the_page_has_each_block_once():
-    assert len(YAML) == PAGE.count("```yaml") == 7
-    assert {title.split(":")[0] for title in YAML} == {"VoxCeleb", "IEMOCAP"}
+    assert len(YAML) + 1 == PAGE.count("```yaml") == 9
+    assert {title.split(":")[0] for title in YAML} == {"VoxCeleb", "IEMOCAP", "wav2vec2"}
 
 
-@pytest.mark.parametrize("title", ["VoxCeleb: as it is", "IEMOCAP: as it is", *YAML])
+@pytest.mark.parametrize("title", ["VoxCeleb: as it is", "IEMOCAP: as it is", *LEARN])
 def test_a_recipe_learns(make, recipe, title):
     swapped = "embedding_model" in YAML.get(title, "")
-    brain = recipe["train"](make(title, number_of_epochs=3 if swapped else 12))
+    brain = recipe["train"](make(title, block=small(YAML.get(title, "")), number_of_epochs=3 if swapped else 12))
     assert all(map(math.isfinite, brain.losses)) and brain.losses[-1] < brain.losses[0]
-    assert 0 <= brain.error <= 1
-    assert isinstance(brain.modules.embedding_model, UtteranceEncoder) == swapped
+    assert isinstance(getattr(brain.modules, "embedding_model", None), UtteranceEncoder) == swapped
+    if title.endswith("spectrogram and network"):  # validation follows training from the first epoch
+        assert brain.valid_losses[0] < brain.losses[0] / 2 and brain.valid_losses[-1] < 0.8
+        assert brain.error == 0
 
 
-@pytest.mark.parametrize("title", [*NETWORKS, "VoxCeleb: GhostVLAD after ECAPA"])
+@pytest.mark.parametrize("title", [*NETWORKS, ECAPA])
 @torch.no_grad()
 def test_embeddings_have_the_shape_that_the_classifier_wants(make, title):
     brain = make(title)
@@ -89,17 +107,72 @@ def test_padding_changes_no_embedding(make, title):
     torch.testing.assert_close(together[1:], embed(wavs[1:, :3000], torch.ones(1)), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("title", [*NETWORKS, "IEMOCAP: emotion constraint", "VoxCeleb: GhostVLAD after ECAPA"])
+@pytest.mark.parametrize("title", [*NETWORKS, "IEMOCAP: emotion constraint", ECAPA])
 def test_bfloat16(make, recipe, title):
     brain = recipe["train"](
         make(
             title,
-            {"device": "cpu", "precision": "bf16"},
+            block=small(YAML[title]),
+            options={"device": "cpu", "precision": "bf16"},
             number_of_epochs=12 if "loss" in title or "constraint" in title else 3,
         )
     )
     assert math.isfinite(brain.losses[-1]) and brain.losses[-1] < brain.losses[0]
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in brain.modules.parameters())
+
+
+def test_the_emotion_constraint_reads_the_numbers_of_the_recipe(make, recipe):
+    """The page names the emotions in another order than the recipe numbers them."""
+    brain = recipe["train"](make("IEMOCAP: emotion constraint", number_of_epochs=1))
+    assert brain.hparams.compute_cost.polarity.tolist() == [0, 1, 2, 2]  # neu, hap, sad, ang
+
+
+def test_ghostvlad_behind_wav2vec2_is_trained_and_saved(make, recipe):
+    brain = make("wav2vec2: GhostVLAD", number_of_epochs=1)
+    before = {name: weight.clone() for name, weight in brain.hparams.avg_pool.named_parameters()}
+    recipe["train"](brain)
+    assert all(not torch.equal(before[name], weight) for name, weight in brain.hparams.avg_pool.named_parameters())
+    saved = torch.load(max(Path(brain.hparams.save_folder).glob("CKPT+*")) / "model.ckpt", weights_only=True)
+    assert torch.equal(saved["0.centres"], brain.hparams.avg_pool.centres)
+
+
+def test_a_checkpoint_becomes_a_model_folder_and_a_pretrained_encoder(make, recipe, tmp_path, monkeypatch):
+    titles = ("IEMOCAP: spectrogram and network", "IEMOCAP: smoothed cross-entropy")
+    brain = recipe["train"](make(titles[0], block="".join(YAML[title] for title in titles), number_of_epochs=1))
+    monkeypatch.chdir(tmp_path)
+    Path("model.yaml").write_text(MODEL)
+    snippet = next(block for block in PYTHON if "save_model_folder" in block)
+    exec(snippet.replace("results/ECAPA-TDNN/1968/save", str(brain.hparams.save_folder)), {})
+    model, wavs = ser_plugins.load("model"), torch.randn(1, 6000)
+    assert list(model.hparams.label_encoder.lab2ind) == ["neu", "hap", "sad", "ang"]
+    modules, lens = brain.modules.eval(), torch.ones(1)
+    with torch.no_grad():
+        embeddings = brain.embed(modules.mean_var_norm(modules.compute_features(wavs), lens), lens)
+        torch.testing.assert_close(model.encode_batch(wavs), embeddings, atol=1e-5, rtol=1e-4)
+        scores = modules.classifier(embeddings).squeeze(1)
+        torch.testing.assert_close(model.classify_batch(wavs)[0], scores, atol=1e-5, rtol=1e-4)
+    encoder = UtteranceEncoder(SEResNet34(), GhostVLAD(), 96)
+    file = max(Path(brain.hparams.save_folder).glob("CKPT+*")) / "embedding_model.ckpt"
+    report = transfer(encoder, str(file))
+    assert len(report["matched"]) == len(encoder.state_dict())
+
+
+@torch.no_grad()
+def test_input_normalization_lets_padding_become_speech(make):
+    """And the two remedies of the page: the lengths, or the other normalisation."""
+    brain = make("VoxCeleb: spectrogram and network")
+    modules = brain.modules.eval()
+    wavs, lens = torch.randn(2, 16000), torch.tensor([1.0, 6000 / 16000])
+    wavs[1, 6000:] = 0
+    sentence = InputNormalization(norm_type="sentence", std_norm=False)
+
+    def cosine(norm, given):
+        feats, alone = modules.compute_features(wavs), modules.compute_features(wavs[1:, :6000])
+        together = modules.embedding_model(norm(feats, lens), *((lens,) if given else ()))[1]
+        return torch.cosine_similarity(together, modules.embedding_model(norm(alone, torch.ones(1)))[0]).item()
+
+    assert cosine(sentence, given=False) < 0.99
+    assert cosine(sentence, given=True) > 0.9999 and cosine(modules.mean_var_norm, given=False) > 0.9999
 
 
 @pytest.mark.slow
@@ -116,15 +189,13 @@ def test_two_processes(tmp_path):
 
 @pytest.mark.slow
 def test_a_recipe_compiles_the_network(make, recipe, monkeypatch):
-    """Traced and differentiated by PyTorch's compiler; code of it, which takes minutes, is not generated."""
+    """Traced and differentiated by PyTorch's compiler in one graph; code, which takes minutes, is not generated."""
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module, **_: real(module, backend="aot_eager"))
-    few = "channels: [4, 4, 4, 128]\n        blocks: [1, 1, 1, 1]"
-    block = YAML["IEMOCAP: spectrogram and network"].replace("channels: [16, 32, 64, 128]", few)
-    monkeypatch.setitem(YAML, "IEMOCAP: small", block)
+    monkeypatch.setattr(torch, "compile", lambda module, **_: real(module, backend="aot_eager", fullgraph=True))
+    title = "IEMOCAP: spectrogram and network"
     compiled = {"device": "cpu", "compile": True, "compile_module_keys": ["embedding_model"]}
     plain, traced = (
-        recipe["train"](make("IEMOCAP: small", options, number_of_epochs=1))
+        recipe["train"](make(title, options, block=small(YAML[title]), number_of_epochs=1))
         for options in ({"device": "cpu"}, compiled)
     )
     assert type(traced.modules.embedding_model).__name__ == "OptimizedModule"
@@ -135,7 +206,7 @@ def test_torchscript_takes_neither_network(make):
     """What the page says; should this fail one day, it may say more."""
     options = {"device": "cpu", "jit": True, "jit_module_keys": ["embedding_model"]}
     for title in ("VoxCeleb: as it is", "VoxCeleb: network"):
-        with pytest.raises((RuntimeError, NotSupportedError)):
+        with pytest.raises((RuntimeError, ValueError, NotSupportedError)):
             make(title, options)._compile()
 
 
@@ -148,8 +219,8 @@ def test_pytorch_metric_learning():
     names = {}
     first, second = (block for block in PYTHON if "pytorch_metric_learning" in block)
     exec(first, names)
-    gradient = names["embeddings"].grad
-    assert gradient[names["hard"]].any() and 2 <= len(names["hard"]) <= 32
-    exec(second, names)
+    assert names["embeddings"].grad.any()
     ours = TripletLoss(0.1)(names["embeddings"], names["emotions"])
+    assert names["mined"] != ours
+    exec(second, names)
     torch.testing.assert_close(names["theirs"], ours)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ser_plugins.corpora.manifest import Corpus
+from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.evaluation.measures import measure_each
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.evaluation import embed, predictions

@@ -1,9 +1,10 @@
-"""What a corpus is, once read: labelled utterances of known speakers, and what is wrong with its files."""
+"""What a corpus is, once read: utterances of known speakers, and what is wrong with its files."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
@@ -11,7 +12,11 @@ import pandas as pd
 from ser_plugins.errors import InputError
 
 COLUMNS = ["id", "path", "emotion", "speaker", "fault"]
-TAKEN = {"id", "corpus", "speaker", "emotion", "predicted"}  # columns of predictions.csv, beside one a label
+# Columns of our tables, beside one a label: predictions.csv, folds.csv, those of predict, embed and timeline.
+RESERVED = {
+    *("id", "path", "corpus", "speaker", "emotion", "predicted", "fold", "block", "fault"),
+    *("seconds", "probability", "embedding", "start", "end", "warning", "error"),
+}
 
 
 def no_faults() -> pd.DataFrame:
@@ -21,26 +26,38 @@ def no_faults() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus on disk, read and checked.
+    """A corpus on disk: utterances of known speakers, with or without emotions.
 
     Attributes
     ----------
     name : str
         Short name, as in ``--corpus``.
     labels : tuple of str
-        Emotions in a fixed order: the index of a label is the same in every fold.
+        Emotions in a fixed order: the index of a label is the same in every fold. Empty where the corpus has none.
     table : pandas.DataFrame
-        One row an utterance, in the corpus' native order: ``id``, ``path``, ``emotion``, ``speaker``, ``fault``
-        (empty, or what is known to be wrong with a readable file) and, where the corpus brings its own folds,
-        ``fold`` (from 1).
+        One row an utterance, in the corpus' native order: ``path`` and ``speaker``. With emotions, also ``id``,
+        ``emotion``, ``fault`` (empty, or what is known to be wrong with a readable file) and, where the corpus brings
+        its own folds, ``fold`` (from 1).
     faults : pandas.DataFrame
         Files that are not as the corpus says (``path``, ``fault``): missing, extra, unreadable, silent, mislabelled.
     licence : str
-        Licence of the audio.
+        Licence of the audio; model cards name it.
     synthetic : bool
         True where the audio was made by a program; every output says so.
     corpora : tuple of Corpus
         What it was merged from, where it was (see ``Merged``): the column ``corpus`` of the table has their names.
+    root : pathlib.Path
+        Folder that the paths of the table are below, where they are not absolute.
+
+    Raises
+    ------
+    InputError
+        If columns or utterances are missing, ids are not unique, or labels cannot be used.
+
+    Example
+    -------
+    >>> Corpus("own", (), pd.DataFrame({"path": ["a.wav", "b.wav"], "speaker": ["ann", "bob"]})).speakers
+    ['ann', 'bob']
     """
 
     name: str
@@ -50,17 +67,25 @@ class Corpus:
     licence: str = "unknown"
     synthetic: bool = False
     corpora: tuple[Corpus, ...] = ()
+    root: Path = Path()
 
     def __post_init__(self) -> None:
-        missing = [column for column in COLUMNS if column not in self.table.columns]
+        needed = COLUMNS if self.labels else ["path", "speaker"]
+        missing = [column for column in needed if column not in self.table.columns]
         if missing:
             raise InputError(f"corpus {self.name}: the table lacks the column(s) {', '.join(missing)}")
+        if self.labels:
+            self._check_labels()
+
+    def _check_labels(self) -> None:
         if self.table.empty:
             raise InputError(f"corpus {self.name}: no utterance found; check --data_folder")
         doubled = self.table["id"][self.table["id"].duplicated()]
         if not doubled.empty:
             raise InputError(f"corpus {self.name}: id {doubled.iloc[0]!r} stands twice; ids must be unique")
-        if taken := [label for label in self.labels if label in TAKEN or " => " in label]:
+        if len(set(self.labels)) < len(self.labels):
+            raise InputError(f"corpus {self.name}: an emotion is named twice in {', '.join(self.labels)}; name it once")
+        if taken := [label for label in self.labels if label in RESERVED or " => " in label]:
             raise InputError(f"corpus {self.name}: emotion {taken[0]!r} has a name that results need; rename it")
         unknown = sorted(set(self.table["emotion"]) - set(self.labels))
         if unknown:

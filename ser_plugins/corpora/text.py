@@ -1,0 +1,44 @@
+"""Text of the user's, which is to be UTF-8."""
+
+from __future__ import annotations
+
+from ser_plugins.errors import InputError
+
+MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32"}
+
+
+def decode(data: bytes, name: str) -> str:
+    """Decode UTF-8, with or without a byte order mark.
+
+    Parameters
+    ----------
+    data : bytes
+        The text.
+    name : str
+        Where it is from, for messages.
+
+    Raises
+    ------
+    InputError
+        If it is of another encoding; the message names it where it can be known.
+
+    Example
+    -------
+    >>> decode("\ufeffpath".encode(), "table.csv")
+    'path'
+    """
+    found = [encoding for mark, encoding in MARKS.items() if data.startswith(mark)]
+    if not found and not (any(data[:200:2]) and any(data[1:200:2])) and data:
+        found = ["UTF-16 without a byte order mark"]
+    if found:
+        raise InputError(f"{name} is {found[-1]}, not UTF-8; save it as UTF-8")
+    if b"\0" in data:
+        raise InputError(f"{name} is no text; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} in line {line}; save it as UTF-8 "
+            "(if it is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8)"
+        ) from error
