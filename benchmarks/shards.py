@@ -133,7 +133,7 @@ def packing_rows(folder: ShardFolder, elapsed: float, clip_seconds: float) -> li
 
 
 def training_rows(reading: float) -> list[tuple[str, str]]:
-    """Measure training steps on spectrograms in memory with one thread, beside the rate of reading."""
+    """Measure training steps on spectrograms in memory with one thread; compare with the rate of reading."""
     rows = [("reading and cropping, utterances a second and core", f"{reading:.0f}")]
     torch.set_num_threads(1)
     model, feats, labels = Identification(), torch.randn(BATCH, FRAMES, 257), torch.randint(SPEAKERS, (BATCH,))

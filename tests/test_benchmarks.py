@@ -59,7 +59,7 @@ def step(monkeypatch):
     return module
 
 
-def test_training_steps_stand_beside_those_of_others(step):
+def test_training_steps_are_compared_with_those_of_others(step):
     rows = {row.case: row for row in step.run()}
     for other in ("plain NCHW, looped loss", "ECAPA-TDNN", "ResNet of SpeechBrain"):
         row = rows[f"training step against {other}"]

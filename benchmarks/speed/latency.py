@@ -154,7 +154,7 @@ def run() -> Iterator[Row]:
             yield from compare(f"clip of 3 s, p{share}", dict(zip(found, values, strict=True)))
         speech = ser_plugins.SpeechNormalizer()
         vad, network = alternate(lambda: speech.remove_silence(wavs[0]), lambda: found["ONNX"](wavs), repeats=20)
-        yield Row("voice activity detection of 3 s beside the network, ONNX", milliseconds(vad), milliseconds(network))
+        yield Row("voice activity detection of 3 s against the network, ONNX", milliseconds(vad), milliseconds(network))
         starts = alternate(*(partial(start, folder, code) for code in STARTED.values()), repeats=STARTS)
         cold = dict(zip(STARTED, starts, strict=True))
         from_file = cold.pop("PyTorch, from a file")

@@ -1,6 +1,6 @@
 """A training step, batch 32 of 2 s: against a plain form, ECAPA-TDNN, SpeechBrain's ResNet and CAM++.
 
-Beside each time stand the GFLOP of an utterance (convolutions and matrix products). CAM++ is compared in the forward
+Each time comes with the GFLOP of an utterance, of convolutions and matrix products. CAM++ is compared in the forward
 pass alone.
 """
 
