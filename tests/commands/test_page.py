@@ -107,6 +107,7 @@ def browse(folder):
         browser.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 def test_a_browser_shows_a_dropped_clip(folder, clip, tmp_path):
     """And the error of a file that is not audio."""
@@ -124,6 +125,7 @@ def test_a_browser_shows_a_dropped_clip(folder, clip, tmp_path):
         expect(page.get_by_text("not readable as audio")).to_be_visible(timeout=60_000)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 def test_a_browser_gives_recordings_of_the_speaker(write_model, clip, tmp_path):
     """And removes them."""

@@ -12,7 +12,7 @@ import pytest
 from ser_plugins.evaluation.figures import read_log
 
 ROOT = Path(__file__).parents[2]
-TINY = {"channels": "[4, 4, 8, 8]", "descriptor_size": 8, "embedding_size": 16, "crop_seconds": 0.4, "vad": "none"}
+TINY = {"channels": "[4, 4, 8, 8]", "embedding_size": 16, "crop_seconds": 0.4, "vad": "none"}
 
 
 def launch(script, words, output, processes=2):
@@ -34,7 +34,11 @@ def finish(process, output):
 
 @pytest.mark.parametrize(
     ("kind", "padding"),
-    [("softmax", "padded"), ("softmax", "whole"), ("triplets", "padded"), ("triplets", "whole"), ("mined", "whole")],
+    [
+        ("triplets", "padded"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("softmax", "padded"), ("softmax", "whole")]),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("triplets", "whole"), ("mined", "whole")]),
+    ],
 )
 def test_gradients_are_those_of_one_process(tmp_path, kind, padding):
     output = tmp_path / "output.txt"
@@ -43,8 +47,8 @@ def test_gradients_are_those_of_one_process(tmp_path, kind, padding):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    return {"data_folder": folder / "demo", "cache_folder": folder / "cache"}
+    folder = tmp_path_factory.mktemp("synthetic")
+    return {"data_folder": folder / "synthetic", "cache_folder": folder / "cache"}
 
 
 def words(yaml, folders, output, **changes):
@@ -52,6 +56,7 @@ def words(yaml, folders, output, **changes):
     return [f"hparams/{yaml}.yaml", *(part for key, value in keys.items() for part in (f"--{key}", str(value)))]
 
 
+@pytest.mark.slow
 def test_pre_training_has_the_curve_of_one_process(folders, tmp_path):
     """The same global batch; killed at its second epoch, and resumed."""
     own = {"valid_speakers": 4, "number_of_epochs": 3, "lr": 0.01, "wav_augment": "null", "feat_augment": "null"}
@@ -78,11 +83,12 @@ def test_pre_training_has_the_curve_of_one_process(folders, tmp_path):
     assert metrics[0]["n_train"] == metrics[1]["n_train"] and metrics[0]["epochs"] == metrics[1]["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_fine_tuning_runs_in_two_processes(folders, tmp_path):
     """The first process deletes no checkpoint that the second, which is late, has still to read."""
     output = tmp_path / "output.txt"
-    arguments = words("s5", folders, tmp_path / "run", number_of_epochs=1, speaker_epochs=1)
+    arguments = words("s5", folders, tmp_path / "run", number_of_epochs=1, pretrained_encoder="none")
     finish(launch(Path(__file__).with_name("late.py"), arguments, output), output)
     metrics = json.loads((tmp_path / "run" / "fold1" / "metrics.json").read_text())
-    assert metrics["strategy"] == "S5" and metrics["transferred"]["matched"] > 100
+    assert (metrics["strategy"], metrics["epochs"], metrics["n_test"]) == ("S5", 1, 48)
     assert output.read_text().count("results: ") == 1

@@ -105,13 +105,14 @@ def test_without_pairs_nothing_is_packed(run, tmp_path):
     assert not list(tmp_path.rglob("*.tar"))
 
 
-@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 6])
 def test_a_killed_run_ends_as_one_that_was_not(finished, run, run_killed, tmp_path, step):
     resumed = weights(run_killed(run, step, tmp_path / "run"))
     for name, weight in weights(finished).items():
         torch.testing.assert_close(resumed[name], weight, rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_so_does_one_with_recorded_noise_and_rooms(run, run_killed, recordings, tmp_path):
     recorded = run(tmp_path / "whole", "pretrain_rooms", **recordings)
     whole = weights(recorded)
@@ -122,6 +123,7 @@ def test_so_does_one_with_recorded_noise_and_rooms(run, run_killed, recordings, 
     assert (white / "train_log.txt").read_text() != (recorded / "train_log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_margin_and_ghosts_are_a_line_each(run, arguments, pretrain, tmp_path):
     own = tmp_path / "margin.yaml"
     own.write_text(
@@ -142,6 +144,7 @@ def test_a_list_of_trials_takes_the_place_of_held_out_speakers(run, voxceleb2, t
     assert (metrics["speakers"], metrics["n_trials"], metrics["trials"]) == (SPEAKERS, 3, 2)
 
 
+@pytest.mark.slow
 def test_all_seeds_take_the_same_shards(run, finished, tmp_path):
     folder = run(tmp_path / "run", seed=2, number_of_epochs=1)
     first, second = (json.loads((one / "metrics.json").read_text()) for one in (finished, folder))

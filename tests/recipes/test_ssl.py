@@ -19,9 +19,9 @@ SCORES = ["happy", "sad"]
 
 @pytest.fixture
 def own(table, write_ssl, tmp_path) -> dict[str, object]:
-    """Six speakers of two emotions, and a source of first weights."""
+    """Six speakers of two emotions, and a pre-trained network."""
     source = write_ssl(tmp_path / "source", feat_extract_norm="group")
-    network = {"ssl_source": source, "channels": "null", "descriptor_size": "null"}
+    network = {"ssl_source": source}
     return {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3, "number_of_epochs": 1, **network}
 
 
@@ -60,7 +60,7 @@ def test_the_model_folder_needs_neither_the_source_nor_a_network(train, own, tmp
 def test_weights_of_another_run_are_taken_over(train, own, tmp_path):
     """From one corpus to the next: the folder of a run is an encoder as any other."""
     first = train("ssl", tmp_path / "first", **own) / "fold1"
-    again = {"multi_stage": True, "pretrained_encoder": first / "model", "number_of_epochs": 1}
+    again = {"pretrained_encoder": first / "model", "number_of_epochs": 1}
     second = train("ssl", tmp_path / "second", **{**own, **again}) / "fold1"
     metrics = json.loads((second / "metrics.json").read_text())
     assert metrics["pretrained_encoder"] == str(first / "model")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training import EncoderBrain
 
 ROOT = Path(__file__).parents[2]
-STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
+STRATEGIES = ["s1", "s5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("s2", "s3", "s4"))]
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
 FIGURES = {"confusion.png", "confusion.svg"}
 OUTPUTS = {"metrics.json", "predictions.csv", "embeddings.npz", "train_log.txt", "hyperparams.yaml", "model", *FIGURES}
@@ -87,7 +88,7 @@ def test_no_speaker_of_the_other_parts_is_trained_on(train, tmp_path, monkeypatc
         return original(brain, batch)
 
     monkeypatch.setattr(EncoderBrain, "fit_batch", fit_batch)
-    fold = train("s2", tmp_path / "out", number_of_epochs=1) / "fold1"
+    fold = train("s1", tmp_path / "out", number_of_epochs=1) / "fold1"
     folds = pd.read_csv(fold.parent / "folds.csv", index_col="id")
     assert set(folds.loc[list(heard), "block"]) == set(range(3, 11))
     assert set(predictions_of(fold).speaker) == {"speaker01", "speaker02"} == set(folds.speaker[folds.block == 1])
@@ -101,7 +102,8 @@ def test_an_encoder_of_the_same_fold_is_fine_tuned(runs, train, tmp_path):
     fold = train("s5", tmp_path / "out", pretrained_encoder=given, number_of_epochs=1) / "fold1"
     metrics = metrics_of(fold)
     assert metrics["pretrained_encoder"] == str(runs("s3") / "model")
-    assert metrics["transferred"]["matched"] > 100
+    weights = torch.load(fold / "model" / CHECKPOINT, weights_only=True)
+    assert metrics["transferred"]["matched"] == len(weights) > 50
     assert not metrics["transferred"]["missing"] + metrics["transferred"]["shape"]
     lineage = read_lineage(fold / "model" / CHECKPOINT)
     assert [(one.strategy, one.fold) for one in lineage] == [("S3", 1), ("S5", 1)]
@@ -118,7 +120,7 @@ def test_an_encoder_that_heard_the_test_actors_is_refused(runs, train, tmp_path,
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-@pytest.mark.parametrize("strategy", ["s1", "s5"])
+@pytest.mark.parametrize("strategy", [pytest.param("s1", marks=pytest.mark.slow), "s5"])
 def test_exported_model_decides_as_the_run_did_in_a_new_process(runs, audio, tmp_path, strategy):
     fold = runs(strategy)
     table = predictions_of(fold)[::7]
@@ -164,17 +166,13 @@ def test_a_finished_folder_is_left_alone_and_says_so(runs, train, caplog):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_other_hyper_parameters_do_not_continue_a_run(runs, train, finished):
-    fold = runs("s2")
+def test_other_hyper_parameters_do_not_continue_a_run(runs, train, tmp_path, finished):
+    fold = shutil.copytree(runs("s1").parent, tmp_path / "run") / "fold1"
     before = (fold / "hyperparams.yaml").read_text()
     if not finished:
-        (fold / "metrics.json").rename(fold / "kept")
-    try:
-        with pytest.raises(InputError, match=r"holds a run of other hyper-parameters \(lr differs\)"):
-            train("s2", fold.parent, lr=0.01)
-    finally:
-        if not finished:
-            (fold / "kept").rename(fold / "metrics.json")
+        (fold / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"holds a run of other hyper-parameters \(lr differs\)"):
+        train("s1", fold.parent, lr=0.01)
     assert (fold / "hyperparams.yaml").read_text() == before
 
 
@@ -197,14 +195,15 @@ def test_folds_of_another_division_are_not_mixed_in(runs, train):
 
 
 def test_an_encoder_of_other_features_is_refused(runs, train, tmp_path, caplog):
-    folder = runs("s2") / "model"
+    folder = runs("s3") / "model"
     with pytest.raises(InputError, match=r"was trained with compute_features .*, and this run has"):
-        train("s2", tmp_path / "out", pretrained_encoder=folder, log_magnitude=False)
-    fold = train("s2", tmp_path / "out", pretrained_encoder=folder, norm_axis="bin", number_of_epochs=1) / "fold1"
+        train("s3", tmp_path / "out", pretrained_encoder=folder, log_magnitude=False)
+    fold = train("s3", tmp_path / "out", pretrained_encoder=folder, norm_axis="bin", number_of_epochs=1) / "fold1"
     assert metrics_of(fold)["transferred"]["shape"] == 0
     assert "was trained with mean_var_norm" in caplog.text
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_it_resumes(arguments, tmp_path):
     words = arguments("s1", tmp_path, number_of_epochs=3, ema_decay=0.9, ckpt_interval_minutes=0, ckpt_interval_steps=5)
     log = tmp_path / "fold1" / "train_log.txt"
@@ -239,9 +238,11 @@ AUGMENTED = {
     "strategy, step, changes",
     [
         pytest.param("s5", STEPS + 5, AUGMENTED, id="in an epoch"),
-        pytest.param("s5", STEPS + 5, {"ckpt_interval_steps": 0}, id="after an epoch's checkpoint"),
-        pytest.param("s8", STEPS + 5, AUGMENTED, id="centred"),
-        pytest.param("s1", STEPS + 5, {}, id="not augmented"),
+        pytest.param(
+            "s5", STEPS + 5, {"ckpt_interval_steps": 0}, id="after an epoch's checkpoint", marks=pytest.mark.slow
+        ),
+        pytest.param("s8", STEPS + 5, AUGMENTED, id="centred", marks=pytest.mark.slow),
+        pytest.param("s1", STEPS + 5, {}, id="not augmented", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_ends_as_one_that_was_not(train, run_killed, tmp_path, strategy, step, changes):
@@ -275,11 +276,11 @@ def test_all_folds_runs_what_is_missing_and_summarises(train, table, tmp_path):
 def test_a_fold_that_was_begun_keeps_its_division(train, table, tmp_path):
     own = {"corpus": "table", "data_folder": tmp_path / "own.csv", "n_folds": 3}
     with pytest.raises(InputError, match="as n_bins says"):
-        train("s1", tmp_path / "out", n_bins=80, **own)
+        train("s1", tmp_path / "out", compute_features=None, n_bins=80, **own)
     divided = (tmp_path / "out" / "folds.csv").read_bytes()
     table.assign(speaker=table["speaker"].replace({"01": "07"})).to_csv(tmp_path / "own.csv", index=False)
     with pytest.raises(InputError, match="as n_bins says"):  # without a checkpoint, it may be replaced
-        train("s1", tmp_path / "out", n_bins=80, **own)
+        train("s1", tmp_path / "out", compute_features=None, n_bins=80, **own)
     assert (tmp_path / "out" / "folds.csv").read_bytes() != divided
     (tmp_path / "out" / "folds.csv").write_bytes(divided)
     (tmp_path / "out" / "fold1" / "save" / "CKPT+1").mkdir(parents=True)

@@ -35,6 +35,11 @@ def small(block):
     return block.replace("channels: [16, 32, 64, 128]", few).replace("n_bins: !ref", f"{few}\n        n_bins: !ref")
 
 
+def fast_first(fast, slow):
+    """All of them as parameters, the second marked as slow."""
+    return [*fast, *(pytest.param(title, marks=pytest.mark.slow) for title in slow if title not in fast)]
+
+
 @pytest.fixture(scope="module")
 def recipe():
     return runpy.run_path(str(HERE / "recipe.py"))
@@ -65,7 +70,9 @@ def test_the_page_has_each_block_once():
     assert {title.split(":")[0] for title in YAML} == {"VoxCeleb", "IEMOCAP", "wav2vec2"}
 
 
-@pytest.mark.parametrize("title", ["VoxCeleb: as it is", "IEMOCAP: as it is", *LEARN])
+@pytest.mark.parametrize(
+    "title", fast_first(["VoxCeleb: spectrogram and network"], ["VoxCeleb: as it is", "IEMOCAP: as it is", *LEARN])
+)
 def test_a_recipe_learns(make, recipe, title):
     swapped = "embedding_model" in YAML.get(title, "")
     brain = recipe["train"](make(title, block=small(YAML.get(title, "")), number_of_epochs=3 if swapped else 12))
@@ -107,7 +114,7 @@ def test_padding_changes_no_embedding(make, title):
     torch.testing.assert_close(together[1:], embed(wavs[1:, :3000], torch.ones(1)), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("title", [*NETWORKS, "IEMOCAP: emotion constraint", ECAPA])
+@pytest.mark.parametrize("title", fast_first(["IEMOCAP: emotion constraint"], [*NETWORKS, ECAPA]))
 def test_bfloat16(make, recipe, title):
     brain = recipe["train"](
         make(
