@@ -43,7 +43,7 @@ def run(recipe: Recipe) -> Path:
         train_loader, valid_loader = make_loaders(brain, tree, shards)
         best = fit(brain, train_loader, valid_loader)
 
-        facts = {"pretrained_encoder": pretrained_source(tree), **run_facts(hparams, best)}
+        facts = {"pretrained_encoder": pretrained_source(tree) or "none", **run_facts(hparams, best)}
         run_on_main(export_encoder, [tree, shards, brain.modules, best, facts, lineage, output])
     return output
 

@@ -22,7 +22,7 @@ from ser_plugins.corpora.speakers import read_trials, split_speakers
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import curve_figure
 from ser_plugins.evaluation.measures import equal_error_rate
-from ser_plugins.model_folder.lineage import NO_PRETRAINING, Lineage, Training, file_sha256, speaker_keys, write_lineage
+from ser_plugins.model_folder.lineage import Lineage, Training, file_sha256, speaker_keys, write_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT, inference_yaml, save_model_folder
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.modules import unwrap
@@ -148,7 +148,7 @@ def export_encoder(
         **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "seed", "synthetic", "commit")},
         fold=None,
         sha256=file_sha256(encoder / CHECKPOINT),
-        start=metrics["pretrained_encoder"] or NO_PRETRAINING,
+        start=metrics["pretrained_encoder"],
         utterances=metrics["n_train"],
         speakers=speaker_keys(name if merged else f"{metrics['corpus']}-{name}" for name in shards.speakers),
     )
