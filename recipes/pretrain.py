@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 def run(recipe: Recipe) -> Path:
     """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
     recipe.require("shards_folder", "recipes/train.py")
+    if "teacher" in recipe.tree:
+        raise InputError("this YAML is not for this recipe; give it to recipes/distil.py")
     if recipe["speaker_normalization"] != "none":
         raise InputError("speaker normalisation removes what identifies a speaker; give it to recipes/train.py")
     output = recipe.output_folder()

@@ -12,7 +12,7 @@ from ser_plugins import EmotionConstrainedTripletLoss, SoftmaxClassifier, SVMCla
 ROOT = Path(__file__).parents[1]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
 PRESETS = sorted(file.stem for file in configuration.HPARAMS.glob("*.yaml"))
-BASES = {"base", "emotion", "speaker"}
+BASES = {"base", "emotion", "speaker", "teacher"}
 
 
 def compose(name, **changes):
