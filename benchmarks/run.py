@@ -87,7 +87,7 @@ def main() -> None:
     unknown = sorted(set(given.names) - set(CASES))
     if unknown:
         parser.error(f"unknown case {unknown[0]}; the cases are {', '.join(CASES)}")
-    logging.basicConfig(level=logging.WARNING)
+    logging.disable(logging.INFO)  # of SpeechBrain
     torch.set_num_threads(given.threads)
     keep_memory()  # as the recipes do
     for name in given.names or CASES:

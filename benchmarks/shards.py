@@ -26,7 +26,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ser_plugins import SpeechNormalizer
-from ser_plugins.audio.speech import load_audio
+from ser_plugins.audio.reading import SAMPLE_RATE, load_audio
 from ser_plugins.configuration import compose
 from ser_plugins.corpora import Synthetic
 from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
@@ -46,9 +46,9 @@ MEMORY_CLIPS = (10_000, 100_000)
 
 def write_aac(path: Path, samples: np.ndarray) -> None:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
+        stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.rate = 16000
+        frame.rate = SAMPLE_RATE
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
 
@@ -60,7 +60,7 @@ def make_tree(folder: Path, clips: int, seconds: float, root: Path) -> None:
     sources = []
     for number, voice in enumerate(voices):
         sources.append(root / f"{seconds:g}s-{number}.m4a")
-        write_aac(sources[-1], np.resize(voice, round(16000 * seconds)))
+        write_aac(sources[-1], np.resize(voice, round(SAMPLE_RATE * seconds)))
     for number in tqdm(range(clips), desc=f"{clips} clips"):
         speaker = folder / "dev" / "aac" / f"id{number // PER_SPEAKER:05d}"
         path = speaker / f"video{number % 5}" / f"{number:07d}.m4a"
@@ -133,7 +133,7 @@ def packing_rows(folder: ShardFolder, elapsed: float, clip_seconds: float) -> li
 
 
 def training_rows(reading: float) -> list[tuple[str, str]]:
-    """Measure training steps on spectrograms in memory with one thread, beside the rate of reading."""
+    """Measure training steps on spectrograms in memory with one thread; compare with the rate of reading."""
     rows = [("reading and cropping, utterances a second and core", f"{reading:.0f}")]
     torch.set_num_threads(1)
     model, feats, labels = Identification(), torch.randn(BATCH, FRAMES, 257), torch.randint(SPEAKERS, (BATCH,))

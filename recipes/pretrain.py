@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 def run(recipe: Recipe) -> Path:
     """Pack the corpus, train, and leave ``encoder/``; return the folder of the results."""
     recipe.require("shards_folder", "recipes/train.py")
+    if "teacher" in recipe.tree:
+        raise InputError("this YAML is not for this recipe; give it to recipes/distil.py")
     if recipe["speaker_normalization"] != "none":
         raise InputError("speaker normalisation removes what identifies a speaker; give it to recipes/train.py")
     output = recipe.output_folder()
@@ -43,7 +45,7 @@ def run(recipe: Recipe) -> Path:
         train_loader, valid_loader = make_loaders(brain, tree, shards)
         best = fit(brain, train_loader, valid_loader)
 
-        facts = {"pretrained_encoder": pretrained_source(tree), **run_facts(hparams, best)}
+        facts = {"pretrained_encoder": pretrained_source(tree) or "none", **run_facts(hparams, best)}
         run_on_main(export_encoder, [tree, shards, brain.modules, best, facts, lineage, output])
     return output
 

@@ -12,7 +12,7 @@ from ser_plugins import EmotionConstrainedTripletLoss, SoftmaxClassifier, SVMCla
 ROOT = Path(__file__).parents[1]
 STRATEGIES = ["s1", "s2", "s3", "s4", "s5"]
 PRESETS = sorted(file.stem for file in configuration.HPARAMS.glob("*.yaml"))
-BASES = {"base", "emotion", "speaker"}
+BASES = {"base", "emotion", "speaker", "teacher"}
 
 
 def compose(name, **changes):
@@ -80,7 +80,7 @@ def test_every_preset_is_plain_hyperpyyaml_whose_parts_fit_together(name):
     feats = made["mean_var_norm"](made["compute_features"](torch.randn(2, 3200)))
     embeddings = made["embedding_model"].eval()(feats)
     assert embeddings.shape == (2, 1, made["embedding_model"].output_size)
-    if not hasattr(made["classifier"], "fit"):
+    if any(True for _ in made["classifier"].parameters()):
         assert made["classifier"](embeddings).shape == (2, 1, made["n_classes"])
 
 

@@ -172,7 +172,7 @@ def test_other_recipes_are_understood(words, monkeypatch):
     if name == "publish":
         monkeypatch.setattr(module, "run", given.append)
     else:
-        monkeypatch.setattr(module, "convert_vgg", lambda *files: given.append(files) or True)
+        monkeypatch.setattr(module, f"convert_{words[2]}", lambda *files: given.append(files) or True)
     monkeypatch.setattr(sys, "argv", words[1:])
     module.main()
     assert given

@@ -16,12 +16,13 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.audio.speech import SpeechNormalizer, normalize_file
 from ser_plugins.configuration import Tree
 from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.cross_validation import Parts, fold_tree, make_batches, make_loaders, prepare_corpus
-from ser_plugins.training.data import SAMPLE_RATE, crop
+from ser_plugins.training.data import crop
 from ser_plugins.training.run import begin, fit, make_brain
 from speed.corpus import on_gpu, recipe
 from speed.harness import Row, ceiling, now, operations
@@ -99,7 +100,7 @@ def share_of_peak(brain: TimedBrain, batches: list[Any], seconds: float, name: s
     gflop = operations(lambda: brain.modules.embedding_model(feats, lengths).sum().backward()) / len(feats)
     rate = gflop * count / seconds
     peak = ceiling(torch.bfloat16 if brain.precision == "bf16" else torch.float32, brain.device)
-    case = f"{name}, {count / seconds:.0f} utterances/s, beside the fastest product"
+    case = f"{name}, {count / seconds:.0f} utterances/s, against the fastest product"
     return Row(case, f"{rate:.0f} GFLOP/s", f"{peak:.0f} GFLOP/s", rate / peak)
 
 
@@ -143,7 +144,7 @@ def run() -> Iterator[Row]:
         yield share_of_peak(brain, batches, seconds, name)
         most = None if way is not encoder else 1.15 if cuda else 1.1
         for part, time, target in (("epoch of S5 with validation", whole, most), ("its training part", training, None)):
-            yield Row(f"{part} beside {name}", f"{time:.2f} s", f"{seconds:.2f} s", time / seconds, most=target)
+            yield Row(f"{part} against {name}", f"{time:.2f} s", f"{seconds:.2f} s", time / seconds, most=target)
     loaders = partial(usual_loaders, normalizer=recipe().normalizer())
     usual = train(tree, options, parts, 1 if cuda else 2, loaders).mean_until("VALID")
     case = "epoch of S5 against reading and trimming each time"

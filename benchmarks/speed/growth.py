@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ser_plugins import GhostVLAD, SEResNet34, Spectrogram, UtteranceEncoder
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.audio.spectrogram import SpectrogramNorm
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import fold_parts
@@ -51,7 +52,7 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
 def embed_clip(seconds: int) -> Callable[[], None]:
     """Make a function that embeds a clip of so many seconds."""
     encoder, features, norm = UtteranceEncoder(SEResNet34(), GhostVLAD()).eval(), Spectrogram(), SpectrogramNorm()
-    wavs = torch.randn(1, 16000 * seconds)
+    wavs = torch.randn(1, SAMPLE_RATE * seconds)
 
     @torch.no_grad()
     def embed() -> None:

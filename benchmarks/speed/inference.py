@@ -10,7 +10,8 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins import load
-from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, load_audio, silero, silero_together
+from ser_plugins.audio.reading import load_audio
+from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, silero, silero_together
 from ser_plugins.configuration import build, compose, resolve
 from ser_plugins.inference import embed
 from ser_plugins.model_folder.saving import inference_yaml, save_model_folder

@@ -19,6 +19,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 
 import ser_plugins
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.inference.onnx import Network, export
 from ser_plugins.model_folder.saving import save_model_folder
 from speed.harness import Row, alternate, milliseconds, timings
@@ -85,7 +86,7 @@ def write(folder: Path) -> None:
     save_model_folder(folder / "ecapa", ECAPA, built["embedding_model"], built["classifier"], labels)
     export(write_model(folder / "ours"), folder / "fp32.onnx", folder / "int8.onnx")
     Wav2Vec2ForSequenceClassification(Wav2Vec2Config(num_labels=CLASSES)).save_pretrained(folder / "wav2vec2")
-    soundfile.write(folder / "clip.wav", torch.randn(SAMPLES).numpy() * 0.1, 16000)
+    soundfile.write(folder / "clip.wav", torch.randn(SAMPLES).numpy() * 0.1, SAMPLE_RATE)
 
 
 def session(path: Path) -> Callable[[torch.Tensor], list[Any]]:
@@ -154,7 +155,7 @@ def run() -> Iterator[Row]:
             yield from compare(f"clip of 3 s, p{share}", dict(zip(found, values, strict=True)))
         speech = ser_plugins.SpeechNormalizer()
         vad, network = alternate(lambda: speech.remove_silence(wavs[0]), lambda: found["ONNX"](wavs), repeats=20)
-        yield Row("voice activity detection of 3 s beside the network, ONNX", milliseconds(vad), milliseconds(network))
+        yield Row("voice activity detection of 3 s against the network, ONNX", milliseconds(vad), milliseconds(network))
         starts = alternate(*(partial(start, folder, code) for code in STARTED.values()), repeats=STARTS)
         cold = dict(zip(STARTED, starts, strict=True))
         from_file = cold.pop("PyTorch, from a file")

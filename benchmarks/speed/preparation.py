@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ser_plugins import SpeechNormalizer
+from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.corpora.prepared import prepare
 from speed.corpus import read_files
 from speed.harness import Row, alternate
@@ -19,7 +20,7 @@ def librosa_trim(paths: list[Path]) -> None:
 
     for path in paths:
         signal, rate = librosa.load(path, sr=None, mono=True)
-        librosa.effects.trim(librosa.resample(signal, orig_sr=rate, target_sr=16000))
+        librosa.effects.trim(librosa.resample(signal, orig_sr=rate, target_sr=SAMPLE_RATE))
 
 
 def run() -> Iterator[Row]:

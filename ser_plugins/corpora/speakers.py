@@ -28,8 +28,9 @@ class SpeakerFolders:
 
     Parameters
     ----------
-    data_folder : str
-        Root of the corpus as it was unpacked.
+    data_folder : str or sequence of str
+        Root of the corpus as it was unpacked. Several are read as one corpus: a speaker's name is then the path of its
+        folder below the folder that holds them all.
     name : str
         Short name, as in ``--corpus``.
     below : sequence of str
@@ -45,13 +46,13 @@ class SpeakerFolders:
     {'path': ['id1/video/1.m4a', 'id2/video/1.m4a'], 'speaker': ['id1', 'id2']}
     """
 
-    data_folder: str
+    data_folder: str | Sequence[str]
     name: str = "speakers"
     below: Sequence[str] = ("",)
 
     @property
-    def root(self) -> Path:
-        """Folder that holds the speakers' folders.
+    def roots(self) -> list[Path]:
+        """Folders that hold the speakers' folders.
 
         Raises
         ------
@@ -60,10 +61,14 @@ class SpeakerFolders:
         """
         if not self.data_folder:
             raise InputError(f"give --data_folder, the root of {self.name}")
+        folders = [self.data_folder] if isinstance(self.data_folder, str) else self.data_folder
+        return [self._root(folder) for folder in dict.fromkeys(folders)]
+
+    def _root(self, folder: str) -> Path:
         for part in self.below:
-            if (Path(self.data_folder) / part).is_dir():
-                return Path(self.data_folder) / part
-        places = " or ".join(os.path.join(self.data_folder, part) for part in self.below)
+            if (Path(folder) / part).is_dir():
+                return Path(folder) / part
+        places = " or ".join(os.path.join(folder, part) for part in self.below)
         raise InputError(f"{self.name} has no folder {places}; check --data_folder")
 
     def read(self) -> Corpus:
@@ -74,8 +79,12 @@ class SpeakerFolders:
         InputError
             If there are fewer than two speakers.
         """
-        root = self.root
-        speakers = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        roots = self.roots
+        if len(roots) > 1:
+            roots = [Path(os.path.abspath(one)) for one in roots]
+        root = Path(os.path.commonpath(roots))
+        folders = (Path(entry) for one in roots for entry in os.scandir(one) if entry.is_dir())
+        speakers = sorted(folder.relative_to(root).as_posix() for folder in folders)
         found = [
             pa.array(sorted(_audio_files(root, speaker)), pa.large_string())
             for speaker in tqdm(speakers, desc=f"listing {self.name}", unit="speaker", leave=False)

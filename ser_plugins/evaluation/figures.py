@@ -29,7 +29,13 @@ STYLE = {
 }
 
 FIELD = re.compile(r"([a-z][a-z_ ]*): ([-+.\deinfa]+)")
-LONG = {"accuracy": "accuracy", "eer": "equal error rate"}
+# Label and factor of each result that a curve may show.
+RESULTS = {
+    "accuracy": ("accuracy, %", 100),
+    "eer": ("equal error rate, %", 100),
+    "frame_error": ("error of the frames", 1),
+    "cosine": ("cosine of the embeddings", 1),
+}
 
 
 @contextmanager
@@ -89,16 +95,16 @@ def read_log(path: Path) -> pd.DataFrame:
 
 
 def curve_figure(log: Path, title: str, path: Path) -> None:
-    """Draw loss, accuracy and, if measured, equal error rate over the epochs of a ``train_log.txt``."""
+    """Draw the loss and what else was measured (`RESULTS`) over the epochs of a ``train_log.txt``."""
     table = read_log(log)
-    results = [name for name in ("accuracy", "eer") if f"valid {name}" in table]
-    with styled(path, 3.4 * (1 + len(results)), 3.2) as figure:
-        for axes, name in zip(np.atleast_1d(figure.subplots(1, 1 + len(results))), ["loss", *results], strict=True):
-            factor = 1 if name == "loss" else 100
+    labels = {"loss": ("loss", 1), **{name: label for name, label in RESULTS.items() if f"valid {name}" in table}}
+    with styled(path, 3.4 * len(labels), 3.2) as figure:
+        places = np.atleast_1d(figure.subplots(1, len(labels)))
+        for axes, (name, (label, factor)) in zip(places, labels.items(), strict=True):
             for part, style, colour in (("train", "--", COLOURS[0]), ("valid", "-", COLOURS[1])):
                 if f"{part} {name}" in table:
                     axes.plot(table["epoch"], factor * table[f"{part} {name}"], style, color=colour, label=part)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.set(xlabel="epoch", ylabel=name if name == "loss" else f"{LONG[name]}, %")
+            axes.set(xlabel="epoch", ylabel=label)
             axes.legend()
         figure.suptitle(title)

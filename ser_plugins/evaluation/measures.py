@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, roc_curve
 
 from ser_plugins.corpora.corpus import Corpus
@@ -70,3 +71,24 @@ def equal_error_rate(targets: Sequence[int], scores: Sequence[float]) -> float:
     rejected = 1 - recalled
     nearest = int(np.abs(rejected - accepted).argmin())
     return float((rejected[nearest] + accepted[nearest]) / 2)
+
+
+def pair_error(embeddings: Mapping[str, ArrayLike], pairs: pd.DataFrame) -> float:
+    """Compute the equal error rate of trial pairs by the cosine of their embeddings.
+
+    Parameters
+    ----------
+    embeddings : mapping
+        Embedding [E] of each utterance by its id.
+    pairs : pandas.DataFrame
+        ``target`` (1: one speaker, 0: two), ``first`` and ``second``: ids.
+
+    Example
+    -------
+    >>> pairs = pd.DataFrame({"target": [1, 0], "first": ["a", "a"], "second": ["b", "c"]})
+    >>> pair_error({"a": [1.0, 0.0], "b": [2.0, 0.1], "c": [0.0, 1.0]}, pairs)
+    0.0
+    """
+    first, second = (np.stack([np.asarray(embeddings[name]) for name in pairs[key]]) for key in ("first", "second"))
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return equal_error_rate(pairs["target"].tolist(), ((first * second).sum(1) / norms).tolist())

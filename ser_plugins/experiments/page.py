@@ -111,7 +111,7 @@ def provenance_table(lines: Sequence[tuple[Experiment, Run]]) -> Table:
         metrics, checksum = run.metrics, one.folder / "folds.csv.sha256"
         digest = checksum.read_text(encoding="utf-8").split()[0] if checksum.is_file() else ABSENT
         versions = ", ".join(" ".join(pair) for pair in metrics["versions"].items())
-        facts = [metrics["pretrained_encoder"], metrics.get("commit") or ABSENT, digest, versions]
+        facts = [metrics["pretrained_encoder"] or "none", metrics.get("commit") or ABSENT, digest, versions]
         rows.append([*_names(one, run), *map(Cell, [*facts, metrics.get("command", ABSENT)])])
     return Table("Provenance", columns, rows, "A commit that ends in -dirty had uncommitted changes.")
 

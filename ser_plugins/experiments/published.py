@@ -92,8 +92,9 @@ def _row(one: Experiment, folder: Path) -> dict[str, Any]:
     }
 
 
-def _initial_weights(sources: pd.Series[str]) -> str:
+def _initial_weights(sources: pd.Series[Any]) -> str:
     """Name the initial weights of the folds (the index); ``{fold}`` stands for the number of the fold."""
+    sources = sources.fillna("none")  # of a run from random weights
     given = set(sources)
     alike = {source.replace(f"fold{fold}", "fold{fold}") for fold, source in sources.items()}
     return ", ".join(sorted(alike if len(alike) < len(given) else given))

@@ -27,7 +27,12 @@ AUDIO = (
     *(CepstralFeatures, SpectralFeatures),
 )
 CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, LogisticClassifier, SVMClassifier, BaggedSVMClassifier)
-SPECTROGRAMS = ("ser_plugins.Spectrogram", "ser_plugins.MelSpectrogram")
+# Defaults that changed: of folders that were written without the argument, and of today's classes.
+CHANGED: dict[str, dict[str, tuple[Any, Any]]] = {
+    "ser_plugins.Spectrogram": {"log": (False, True)},
+    "ser_plugins.MelSpectrogram": {"log": (False, True)},
+    "ser_plugins.SEResNet34": {"channels": ([16, 32, 64, 128], [32, 48, 80, 128]), "pooled": (False, True)},
+}
 KEYS = {"class", "arguments"}
 
 
@@ -83,8 +88,8 @@ def describe(node: Any) -> Any:
     name = tag.removeprefix("!new:")
     _check_known(name)
     arguments = _describe_plain(node) if isinstance(node, (Mapping, list)) else {}
-    if name in SPECTROGRAMS and isinstance(arguments, dict):
-        arguments.setdefault("log", True)
+    if isinstance(arguments, dict):
+        arguments = {**{key: now for key, (_, now) in CHANGED.get(name, {}).items()}, **arguments}
     return {"class": name, "arguments": arguments}
 
 
@@ -119,8 +124,8 @@ def build(description: Any) -> Any:
         return {key: build(value) for key, value in description.items()}
     name, arguments = description["class"], build(description["arguments"])
     _check_known(name)
-    if name in SPECTROGRAMS and isinstance(arguments, dict):
-        arguments.setdefault("log", False)  # the default of the class when a folder could be written without it
+    if isinstance(arguments, dict):
+        arguments = {**{key: before for key, (before, _) in CHANGED.get(name, {}).items()}, **arguments}
     return CLASSES[name](*arguments) if isinstance(arguments, list) else CLASSES[name](**arguments)
 
 

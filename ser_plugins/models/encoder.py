@@ -75,7 +75,10 @@ class UtteranceEncoder(nn.Module):
 
     def forward(self, feats: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Embed ``feats`` [B, T', F] with relative ``lengths`` [B]; returns [B, 1, E]."""
-        descriptors, lengths = self.backbone(feats, lengths)
+        return self.pool(*self.backbone(feats, lengths))
+
+    def pool(self, descriptors: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Embed the backbone's ``descriptors`` [B, T'', D] with relative ``lengths`` [B]; returns [B, 1, E]."""
         embedding: Tensor = self.pooling(descriptors, lengths)
         if self.embedding is None or self.norm is None:
             return embedding.unsqueeze(1)

@@ -151,7 +151,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Set epoch, learning rates and seed; before validation, update the averages' batch-norm statistics."""
-        self.validated: list[tuple[Tensor, Tensor, Sequence[str]]] = []
+        self.validated: list[Any] = []
         if stage == sb.Stage.TRAIN and epoch is not None:
             self.statistics: dict[str, list[float]] = {}
             set_epoch(self.train_set, epoch)

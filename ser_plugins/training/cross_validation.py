@@ -26,7 +26,6 @@ from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.metric.sampler import BalancedBatchSampler
 from ser_plugins.model_folder.embedding_map import EmbeddingMap
 from ser_plugins.model_folder.lineage import (
-    NO_PRETRAINING,
     Lineage,
     Training,
     check_unheard,
@@ -255,7 +254,7 @@ def export_fold(
     own = Training(
         **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "fold", "seed", "licence", "synthetic")},
         sha256=file_sha256(model / CHECKPOINT),
-        start=metrics["pretrained_encoder"] or NO_PRETRAINING,
+        start=metrics["pretrained_encoder"],
         utterances=metrics["n_train"],
         speakers=speaker_keys(speakers if corpus.corpora else f"{corpus.name}-" + speakers),
         commit=metrics["commit"],

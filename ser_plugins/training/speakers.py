@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -21,8 +20,8 @@ from ser_plugins.corpora.shards import ShardFolder, open_shards, write_shards
 from ser_plugins.corpora.speakers import read_trials, split_speakers
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import curve_figure
-from ser_plugins.evaluation.measures import equal_error_rate
-from ser_plugins.model_folder.lineage import NO_PRETRAINING, Lineage, Training, file_sha256, speaker_keys, write_lineage
+from ser_plugins.evaluation.measures import pair_error
+from ser_plugins.model_folder.lineage import Lineage, Training, file_sha256, speaker_keys, write_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT, inference_yaml, save_model_folder
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.modules import unwrap
@@ -31,6 +30,12 @@ from ser_plugins.training.run import Hparams, finish
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
 
 SPLIT_SEED = 1  # one division for all seeds of a training, so that they share the shards and compare
+RESULTS = {
+    "eer": "EER {:.2%}",
+    "accuracy": "accuracy {:.1%}",
+    "frame_error": "frame error {:.3f}",
+    "cosine": "cosine {:.3f}",
+}
 CORPUS_FOLDERS = ("data_folder", "ravdess_folder", "cremad_folder")
 logger = logging.getLogger(__name__)
 
@@ -52,10 +57,8 @@ class SpeakerBrain(EncoderBrain):
         for batch in tqdm(utterance_loader(shards.part("trials")), desc="trials", leave=False):
             feats, lengths = self.augmentation.features(self.modules, batch.to(self.device), augment=False)
             embeddings = encoder(feats, lengths).squeeze(1).float()
-            found.update(zip(batch.id, functional.normalize(embeddings).cpu(), strict=True))
-        pairs = shards.trials()
-        first, second = (torch.stack([found[name] for name in pairs[column]]) for column in ("first", "second"))
-        return equal_error_rate(pairs["target"].tolist(), (first * second).sum(1).tolist())
+            found.update(zip(batch.id, embeddings.cpu(), strict=True))
+        return pair_error(found, shards.trials())
 
 
 def prepare_shards(recipe: Recipe) -> ShardFolder:
@@ -123,7 +126,8 @@ def export_encoder(
 ) -> None:
     """Write the curve, ``encoder/`` with its lineage, and ``metrics.json``, which marks a finished run."""
     synthetic = shards.index["synthetic"]
-    name = f"speaker identification, {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
+    task = "distillation" if "teacher" in tree else "speaker identification"
+    name = f"{task}, {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
     metrics = {
         "strategy": tree["strategy"],
         "corpus": shards.index.get("corpus", tree["corpus"]),  # of a merged one its parts: one+two
@@ -133,23 +137,24 @@ def export_encoder(
         **{f"n_{part}": sum(counts) for part, counts in shards.index["parts"].items()},
         "trials": len(shards.trials()),
         "hours": round(shards.index["seconds"] / 3600, 2),
-        "eer": best["eer"],
-        "accuracy": best["accuracy"],
+        **{key: best[key] for key in RESULTS if key in best},
         **facts,
         "shards_sha256": shards.index["settings"]["sha256"],
     }
-    title = f"{name}: EER {100 * metrics['eer']:.2f} %, accuracy {100 * metrics['accuracy']:.1f} %"
+    results = ", ".join(words.format(best[key]).replace("%", " %") for key, words in RESULTS.items() if key in best)
+    title = f"{name}: {results}"
     curve_figure(output / "train_log.txt", title, output / "curve.png")
     yaml = f"# {name}, seed {tree['seed']}\n" + inference_yaml(configuration.resolve(tree))
     encoder = output / "encoder"
-    save_model_folder(encoder, yaml, modules["embedding_model"], modules["classifier"], shards.speakers)
+    save_model_folder(encoder, yaml, modules["embedding_model"], modules["classifier"], tree["labels"])
     merged = "+" in metrics["corpus"]
     own = Training(
         **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "seed", "synthetic", "commit")},
         fold=None,
         sha256=file_sha256(encoder / CHECKPOINT),
-        start=metrics["pretrained_encoder"] or NO_PRETRAINING,
+        start=metrics["pretrained_encoder"],
         utterances=metrics["n_train"],
+        about=f"a student of {tree['teacher']}" if "teacher" in tree else "",
         speakers=speaker_keys(name if merged else f"{metrics['corpus']}-{name}" for name in shards.speakers),
     )
     write_lineage(encoder, [*lineage, own])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,13 +90,17 @@ class CropStream(IterableDataset[list[Example]]):
             if wanted:
                 rng = np.random.default_rng((self.seed, self.epoch, number))
                 order, where = rng.permutation(shard.samples), rng.random(shard.samples)
-                content = list(read_shard(shard.path))
+                content = list(self._read(shard))
                 for i in wanted:
-                    name, speaker, data = content[order[i]]
-                    yield self._example(name, speaker, data, float(where[i]))
+                    yield self._example(content[order[i]], float(where[i]))
             first += shard.samples
 
-    def _example(self, name: str, speaker: str, data: bytes, where: float) -> Example:
+    def _read(self, shard: Shard) -> Iterable[Any]:
+        """Read the utterances of a shard."""
+        return read_shard(shard.path)
+
+    def _example(self, utterance: Any, where: float) -> Example:
+        name, speaker, data = utterance
         signal = torch.from_numpy(crop(decode_flac(data), self.crop_samples, where))
         return {"id": name, "signal": signal, "label": torch.tensor([self.index[speaker]])}
 

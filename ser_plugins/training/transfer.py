@@ -76,7 +76,7 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
         If nothing is found at the source, or nothing of it fits.
     """
     path = find_weights(source)
-    given = _weights(path)
+    given = read_weights(path)
     own = encoder.state_dict()
     report: dict[str, list[str]] = {kind: [] for kind in KINDS}
     with torch.no_grad():
@@ -139,7 +139,14 @@ def _text(section: Any) -> str:
     return " ".join(map(str, value)).strip() if isinstance(value, tuple) else str(value)
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of an encoder by name.
+
+    Raises
+    ------
+    InputError
+        If the file holds none.
+    """
     try:
         given = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:

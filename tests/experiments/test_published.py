@@ -48,6 +48,7 @@ def test_each_experiment_has_the_numbers_of_its_folds(rows, results):
     ("sources", "expected"),
     [
         (["none", "none"], "none"),
+        ([None, None], "none"),
         (["S3/fold1/model", "S3/fold2/model"], "S3/fold{fold}/model"),
         (["S7/cremad/fold1/model", "S7/cremad/fold1/model"], "S7/cremad/fold1/model"),
         (["S3/fold1/model", "speakers"], "S3/fold1/model, speakers"),

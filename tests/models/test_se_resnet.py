@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from ser_plugins import GhostVLAD, UtteranceEncoder
 from ser_plugins.models.batchnorm import MaskedBatchNorm
@@ -31,7 +32,7 @@ def make(channels=CHANNELS, **options):
     return network.double().eval()
 
 
-def plain(weights, utterances, blocks=(3, 4, 6, 3), training=False):
+def plain(weights, utterances, blocks=(3, 4, 6, 3), training=False, pooled=True):
     """Descriptors [T'', D] of each utterance [T, F]; in training also mean and variance of each normalisation."""
     statistics = {}
 
@@ -55,16 +56,18 @@ def plain(weights, utterances, blocks=(3, 4, 6, 3), training=False):
     def relu(xs):
         return [x.relu() for x in xs]
 
-    xs = relu(norm("stem_bn", conv("stem", [x[None] for x in utterances], stride=2, padding=3)))
+    xs = relu(norm("stem_bn", conv("stem", [x[None] for x in utterances], stride=(2, 4) if pooled else 2, padding=3)))
+    xs = [functional.max_pool2d(x[None], 3, 2, 1)[0] for x in xs] if pooled else xs
+    strides = [1, 2, 2, (1, 2) if pooled else 2]
     number = 0
     for stage, count in enumerate(blocks):
         for block in range(count):
             name = f"stages.{number}"
             first = stage > 0 and block == 0
-            out = relu(norm(f"{name}.bn1", conv(f"{name}.conv1", xs, stride=2 if first else 1, padding=1)))
+            out = relu(norm(f"{name}.bn1", conv(f"{name}.conv1", xs, stride=strides[stage] if first else 1, padding=1)))
             out = norm(f"{name}.bn2", conv(f"{name}.conv2", out, padding=1))
             if first:
-                xs = norm(f"{name}.shortcut_bn", conv(f"{name}.shortcut", xs, stride=2))
+                xs = norm(f"{name}.shortcut_bn", conv(f"{name}.shortcut", xs, stride=strides[stage]))
             xs = relu([excite(f"{name}.se", o) + x for o, x in zip(out, xs, strict=True)])
             number += 1
     assert weights["collapse.weight"].shape[2:] == (1, xs[0].shape[2])
@@ -80,12 +83,13 @@ def padded_batch(frames, total, garbage):
     return utterances, batch, torch.tensor(frames) / total
 
 
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("channels", [CHANNELS, (4, 4, 8, 8), (16, 32, 64, 128)])
 @torch.no_grad()
-def test_descriptors_are_those_of_the_plain_network(channels):
-    network = make(channels)
+def test_descriptors_are_those_of_the_plain_network(channels, pooled):
+    network = make(channels, pooled=pooled)
     utterance = torch.randn(57, 257, dtype=torch.float64)
-    (expected,), _ = plain(network.state_dict(), [utterance])
+    (expected,), _ = plain(network.state_dict(), [utterance], pooled=pooled)
     found, lengths = network(utterance[None])
     assert expected.std() > 0.1
     assert lengths.tolist() == [1]
@@ -97,12 +101,13 @@ def test_descriptors_are_those_of_the_plain_network(channels):
     frames=st.lists(st.integers(1, 70), min_size=1, max_size=3),
     beyond=st.integers(0, 40),
     garbage=st.sampled_from([0.0, -5.0, 1e6, math.inf, math.nan]),
+    pooled=st.booleans(),
 )
 @torch.no_grad()
-def test_garbage_in_padded_frames_reaches_no_descriptor(frames, beyond, garbage):
-    network = make()
+def test_garbage_in_padded_frames_reaches_no_descriptor(frames, beyond, garbage, pooled):
+    network = make(pooled=pooled)
     utterances, batch, lengths = padded_batch(frames, max(frames) + beyond, garbage)
-    expected, _ = plain(network.state_dict(), utterances)
+    expected, _ = plain(network.state_dict(), utterances, pooled=pooled)
     found, ends = network(batch, lengths)
     assert (ends * found.shape[1]).round().tolist() == [math.ceil(n / 16) for n in frames]
     assert found.shape[1:] == (math.ceil(batch.shape[1] / 16), CHANNELS[-1])
@@ -111,13 +116,14 @@ def test_garbage_in_padded_frames_reaches_no_descriptor(frames, beyond, garbage)
         assert not descriptors[len(alone) :].any()
 
 
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize(("frames", "total"), [([70, 33, 16], 70), ([70, 33, 16], 96), ([40, 40], 64), ([40, 40], 40)])
-def test_training_is_that_of_the_plain_network(frames, total):
+def test_training_is_that_of_the_plain_network(frames, total, pooled):
     """Outputs, gradients and running statistics are those of the frames that are not padded."""
-    network = make()
+    network = make(pooled=pooled)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     utterances, batch, lengths = padded_batch(frames, total, 9.0)
-    expected, statistics = plain(before, utterances, training=True)
+    expected, statistics = plain(before, utterances, training=True, pooled=pooled)
     found, _ = network.train()(batch.requires_grad_(), lengths)
     for descriptors, alone in zip(found, expected, strict=True):
         torch.testing.assert_close(descriptors[: len(alone)], alone, atol=1e-7, rtol=1e-7)
@@ -177,7 +183,7 @@ def test_few_channels_on_few_bins_do_not_end_the_process():
     code = """
 import torch
 from ser_plugins.models.se_resnet import SEBasicBlock
-block = SEBasicBlock(4, 8, 2, 16).to(memory_format=torch.channels_last)
+block = SEBasicBlock(4, 8, (2, 2), 16).to(memory_format=torch.channels_last)
 for frames in range(30, 130):
     x = torch.randn(32, 4, frames, 40).contiguous(memory_format=torch.channels_last)
     block(x.requires_grad_(), None, None).square().mean().backward()
@@ -196,3 +202,16 @@ def test_a_network_is_exported_with_a_free_length(channels):
     for rows, count in ((1, 1), (3, 5), (2, 16), (1, 17), (2, 200)):
         feats, lengths = torch.rand(rows, count, 40), torch.linspace(0.5, 1, rows)
         torch.testing.assert_close(program(feats, lengths), network(feats, lengths), atol=1e-5, rtol=1e-4)
+
+
+def test_a_training_step_of_two_seconds_takes_at_most_two_gflop():
+    network = SEResNet34(descriptor_size=192)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.randn(2, 201, 257))[0].square().sum().backward()
+    assert counter.get_total_flops() / 2 < 2e9
+
+
+def test_the_network_without_pooling_takes_the_weights_of_earlier_checkpoints():
+    state = SEResNet34((16, 32, 64, 128), pooled=False).state_dict()
+    assert state["stem.weight"].shape == (16, 1, 7, 7) and state["collapse.weight"].shape == (128, 128, 1, 17)
+    assert len(state) == len(SEResNet34().state_dict())

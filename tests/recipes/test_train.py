@@ -97,7 +97,7 @@ def test_no_speaker_of_the_other_parts_is_trained_on(train, tmp_path, monkeypatc
 
 
 def test_an_encoder_of_the_same_fold_is_fine_tuned(runs, train, tmp_path):
-    assert metrics_of(runs("s1"))["pretrained_encoder"] is None
+    assert metrics_of(runs("s1"))["pretrained_encoder"] == "none"
     given = runs("s3").parent / "fold{fold}" / "model"
     fold = train("s5", tmp_path / "out", pretrained_encoder=given, number_of_epochs=1) / "fold1"
     metrics = metrics_of(fold)

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Distil a teacher: python recipes/distil.py hparams/distil.yaml --teacher FOLDER [--corpus …] [--key value …]."""
+
+import logging
+from pathlib import Path
+
+from speechbrain.utils.distributed import run_on_main
+
+from ser_plugins.errors import disk_full_told
+from ser_plugins.training.distillation import DistillationBrain, Student, make_loaders, trained_shards
+from ser_plugins.training.recipe import Recipe, start
+from ser_plugins.training.run import (
+    begin,
+    exclusive,
+    fit,
+    is_finished,
+    load_pretrained,
+    make_brain,
+    pretrained_source,
+    run_facts,
+)
+from ser_plugins.training.speakers import export_encoder, prepare_shards
+from ser_plugins.training.teacher import compute_targets
+
+logger = logging.getLogger(__name__)
+
+
+def run(recipe: Recipe) -> Path:
+    """Pack the corpus, let the teacher describe it, train, and leave ``encoder/``; return the folder of the results."""
+    recipe.require("teacher", "recipes/pretrain.py or recipes/train.py")
+    output = recipe.output_folder()
+    if is_finished(recipe.tree, output):
+        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)
+        return output
+    with disk_full_told(output, recipe["cache_folder"]), exclusive(output):
+        tree = {**recipe.tree, "labels": []}
+        hparams = begin(tree, output)
+        teacher = hparams["teacher_network"]
+        knowledge = teacher.load(tree["teacher"])
+        lineage, _ = load_pretrained(hparams["embedding_model"], tree)
+
+        # Shards: tar files of prepared speech, written once. Beside them, the teacher's output, computed once.
+        shards = run_on_main(prepare_shards, [recipe])
+        targets = run_on_main(compute_targets, [shards, teacher, tree, recipe.options["device"]])
+        scale = targets.scale(trained_shards(shards))
+        student = Student(hparams["embedding_model"], len(scale.mean), len(scale.center))
+        hparams |= {"trials": shards, "targets": targets, "scale": scale, "embedding_model": student}
+
+        brain = make_brain(DistillationBrain, hparams, recipe.options, output)
+        train_loader, valid_loader = make_loaders(brain, tree, shards, targets)
+        best = fit(brain, train_loader, valid_loader)
+
+        facts = {
+            "teacher": tree["teacher"],
+            "pretrained_encoder": pretrained_source(tree) or "none",
+            "n_train": sum(shard.samples for shard in trained_shards(shards)),
+            **run_facts(hparams, best),
+        }
+        modules = {**brain.modules, "embedding_model": brain.modules["embedding_model"].encoder}
+        run_on_main(export_encoder, [tree, shards, modules, best, facts, (*knowledge, *lineage), output])
+    return output
+
+
+if __name__ == "__main__":
+    recipe, folder = start(run)
+    print(f"results: {folder}")
+    print(f"to fine-tune it: recipes/train.py … --pretrained_encoder {folder / 'encoder'}")
