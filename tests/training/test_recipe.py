@@ -23,6 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_freed_memory_is_used_again():
     def faults(keep):
@@ -34,6 +35,7 @@ def test_freed_memory_is_used_again():
     assert faults(True) < 1.2 * pages < 5 * pages < faults(False)
 
 
+@pytest.mark.slow
 def test_the_recipes_do_not_say_that_they_cannot_save_figures():
     code = "import ser_plugins.training.recipe"
     assert not subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
