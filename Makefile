@@ -2,8 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+# A file of tests stays in one process; in the order of the folders, so that short ones fill the end.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+	--dist loadfile --no-loadscope-reorder
 
-.PHONY: train test docs clean
+.PHONY: train test test-slow docs clean
 
 train: $(INSTALLED)
 	$(BIN)/python recipes/train.py hparams/s5.yaml
@@ -12,7 +15,11 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# The rest: trainings that are killed, several processes, whole models, the wheel, the site, the page in a browser.
+test-slow: $(INSTALLED)
+	$(PYTEST) -m slow
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Generator
@@ -10,6 +11,9 @@ import pandas as pd
 import pytest
 import soundfile
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
+
+# A process of joblib's takes seconds to start: audio is prepared in the process of the test where it does not say more.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 
 
 @pytest.hookimpl(tryfirst=True, wrapper=True)

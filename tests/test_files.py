@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ser_plugins.errors import InputError
-from ser_plugins.files import atomic_path, atomic_write, held
+from ser_plugins.files import atomic_path, atomic_write, lock_folder
 
 
 @pytest.mark.parametrize("data, expected", [("é\n", "é\n".encode()), (b"\x00\r\n", b"\x00\r\n"), ("", b"")])
@@ -63,20 +63,24 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         atomic_write(tmp_path / "file" / "below.txt", "")
 
 
-def test_a_folder_is_held_by_one_process_at_a_time(tmp_path):
-    words = [sys.executable, "-c", "from ser_plugins.files import held; from pathlib import Path; import sys, time\n"]
-    words[-1] += "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+def test_a_folder_is_locked_by_one_process_at_a_time(tmp_path):
+    words = [
+        sys.executable,
+        "-c",
+        "from ser_plugins.files import lock_folder; from pathlib import Path; import sys, time\n",
+    ]
+    words[-1] += "with lock_folder(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     folder = tmp_path / "new" / "fold1"
     with subprocess.Popen([*words, str(folder)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=r"another process is at work in .*fold1; wait"), held(folder):
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(InputError, match=r"another process works in .*fold1; wait"), lock_folder(folder):
             pass
         other.kill()
-    with held(folder), pytest.raises(InputError), held(folder):
+    with lock_folder(folder), pytest.raises(InputError), lock_folder(folder):
         pass
-    with held(folder), pytest.raises(BlockingIOError):
+    with lock_folder(folder), pytest.raises(BlockingIOError):
         raise BlockingIOError  # what goes wrong inside is not taken for it
     assert not folder.exists()
-    with held(folder):
+    with lock_folder(folder):
         (folder / "metrics.json").write_text("{}")
     assert (folder / "metrics.json").is_file()

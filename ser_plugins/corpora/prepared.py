@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from tqdm import tqdm
 
 from ser_plugins.audio.reading import check_file, is_mpeg
@@ -60,7 +60,7 @@ def prepare(
     # Files of the same content have one target.
     missing = {target: path for target, path in zip(targets, paths, strict=True) if not target.is_file()}
     if missing:
-        jobs = (os.cpu_count() or 1) if workers is None else workers
+        jobs = cpu_count() if workers is None else workers
         groups = _like_sized(missing, min(TOGETHER, -(-len(missing) // jobs)))
         work = (delayed(_prepare)(group, normalizer) for group in groups)
         done = Parallel(n_jobs=min(jobs, len(groups)), return_as="generator_unordered")(work)

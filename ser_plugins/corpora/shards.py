@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soundfile
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from tqdm import tqdm
 
 from ser_plugins.audio.reading import SAMPLE_RATE
@@ -132,7 +131,7 @@ def write_shards(
     missing = [(path, parts[name].root, table) for name, path, table in jobs if not path.is_file()]
     if missing:
         work = (delayed(_write_shard)(*job, normalizer) for job in missing)
-        count = (os.cpu_count() or 1) if workers is None else workers
+        count = cpu_count() if workers is None else workers
         packed = Parallel(n_jobs=min(count, len(missing)), return_as="generator_unordered")(work)
         with worker_deaths_named():
             for _ in tqdm(packed, total=len(missing), desc="packing shards", unit="shard"):

@@ -71,6 +71,8 @@ class BalancedBatchSampler(Sampler[list[int]]):
         world_size: int | None = None,
         speakers: Sequence[Any] | None = None,
     ) -> None:
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number above 0, got {batch_size!r}")
         self.labels = np.asarray(labels, dtype=np.int64)
         self.batch_size = batch_size
         self.seed = seed

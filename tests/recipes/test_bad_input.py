@@ -1,5 +1,6 @@
 """Bad input: one clear line that names the thing and the remedy, exit status not 0, nothing half-written left."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -110,12 +111,11 @@ def test_run_options_that_change_the_training_are_hyper_parameters(runs, argumen
             train_recipe(Recipe.from_arguments([*words, *option]))
 
 
-def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path, train_recipe):
-    words = arguments("s1", tmp_path / "out", fold=1)
-    with pytest.raises(InputError, match=r"no epoch was kept; give .*--debug_persistently, too"):
-        train_recipe(Recipe.from_arguments([*words, "--debug"]))
-    kept = train_recipe(Recipe.from_arguments([*words, "--debug", "--debug_persistently"]))
-    assert (kept / "fold1" / "metrics.json").is_file()
+def test_a_run_for_debugging_ends_after_two_epochs(arguments, tmp_path, train_recipe):
+    words = [*arguments("s1", tmp_path / "out", number_of_epochs=9), "--debug"]
+    fold = train_recipe(Recipe.from_arguments(words)) / "fold1"
+    assert json.loads((fold / "metrics.json").read_text())["epochs"] == 2
+    assert not list(fold.rglob("CKPT+*"))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_run_for_debugging_says_how_it_is_kept(arguments, tmp_path, train_reci
         (lambda path: path.unlink(), "is missing; copy it again"),
         (lambda path: path.write_bytes(path.read_bytes()[:30]), "not readable as audio|no samples"),
         (lambda path: soundfile.write(path, np.zeros(0), 16000), "no samples"),
-        (lambda path: soundfile.write(path, np.zeros(160), 16000), "shorter than 0.1 s"),
+        (lambda path: soundfile.write(path, np.zeros(160), 16000), "0.010 s of audio is too short; give 0.1 s or more"),
         (lambda path: soundfile.write(path, np.full(16000, np.nan), 16000, subtype="FLOAT"), "NaN"),
     ],
 )
