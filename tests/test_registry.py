@@ -111,7 +111,6 @@ def test_all_that_is_public_is_registered():
 
 
 def test_a_corpus_is_what_a_recipe_names():
-    readers = sorted(set(corpora.__all__) - {"Corpus"})  # what they read is no reader
     yaml = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hparams" / "corpora").iterdir())
     readers = set(corpora.__all__) - {"Corpus"}
     assert set(re.findall(r"!new:ser_plugins\.corpora\.(\w+)", yaml)) == readers
