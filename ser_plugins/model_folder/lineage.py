@@ -45,8 +45,6 @@ class Training:
         True where the corpus is synthetic.
     commit : str or None
         Commit of the package.
-    about : str
-        Of weights that were converted: source, authors and licence, in a sentence.
     """
 
     run_id: str
@@ -61,7 +59,6 @@ class Training:
     licence: str = "unknown"
     synthetic: bool = False
     commit: str | None = None
-    about: str = ""
 
 
 Lineage = tuple[Training, ...]
