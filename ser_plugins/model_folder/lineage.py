@@ -45,6 +45,8 @@ class Training:
         True where the corpus is synthetic.
     commit : str or None
         Commit of the package.
+    about : str
+        Of weights that were converted: source, authors and licence, in a sentence.
     """
 
     run_id: str
@@ -59,6 +61,7 @@ class Training:
     licence: str = "unknown"
     synthetic: bool = False
     commit: str | None = None
+    about: str = ""
 
 
 Lineage = tuple[Training, ...]

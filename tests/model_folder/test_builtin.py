@@ -38,5 +38,5 @@ def test_a_strategy_starts_from_it_by_default(strategy, partial):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(InputError, match="no built-in model 'voices'; the package holds .*speakers"):
+    with pytest.raises(InputError, match=r"no built-in model 'voices'; the package holds .*speakers"):
         find_weights("builtin:voices")
