@@ -45,7 +45,7 @@ def test_each_strategy_leaves_a_model_that_decides_as_the_run_did(train, own, tm
     fold = train(strategy, tmp_path / "out", **own, **whole) / "fold1"
     assert {path.name for path in fold.iterdir()} >= OUTPUTS
     metrics, table = json.loads((fold / "metrics.json").read_text()), pd.read_csv(fold / "predictions.csv")
-    assert metrics["strategy"] == strategy.capitalize() and metrics["pretrained_encoder"] is None
+    assert metrics["strategy"] == strategy.capitalize() and metrics["pretrained_encoder"] == "none"
     mode = {"s7": "features", "s8": "features+embeddings"}.get(strategy, "none")
     assert metrics["speaker_normalization"] == mode
     assert metrics["accuracy"] == pytest.approx((table.emotion == table.predicted).mean())
