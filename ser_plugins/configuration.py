@@ -19,7 +19,7 @@ from ser_plugins.errors import InputError
 
 Tree = dict[str, Any]
 REFERENCE = re.compile(r"<(\w+)>")
-READ_BY_CODE = {"seed", "labels"}  # besides references
+READ_BY_CODE = {"seed", "labels", "speaker_normalization"}  # besides references
 HERE = Path(__file__).parent
 # The wheel holds the presets inside the package; a checkout has them beside it.
 HPARAMS = HERE / "hparams" if (HERE / "hparams").is_dir() else HERE.parent / "hparams"

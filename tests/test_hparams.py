@@ -127,6 +127,18 @@ def test_every_key_of_a_preset_is_used(name):
     assert set(tree) - used - options == set()
 
 
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - BASES - {"pretrain", "pretrain_rooms", "distil", "teacher"}))
+def test_every_key_that_training_reads_is_there(name):
+    files = [
+        ROOT / "recipes/train.py",
+        *(ROOT / "ser_plugins/training" / f"{one}.py" for one in ("run", "cross_validation")),
+    ]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    read = set(re.findall(r"\b(?:tree|hparams|recipe)\[\"(\w+)\"\]", code)) - {"train_logger", "stopwatch"}
+    assert {"seed", "speaker_normalization", "batch_size"} < read
+    assert read <= set(configuration.compose(name, "ravdess"))
+
+
 def test_a_mel_spectrogram_on_the_command_line_is_logarithmic():
     tree = compose("s1", compute_features=configuration.YAML().load("!new:ser_plugins.MelSpectrogram {n_mels: 80}"))
     assert configuration.build(tree)["compute_features"].log

@@ -105,9 +105,13 @@ class Teacher(nn.Module):
     @cached_property
     def period(self) -> int:
         """Samples from one descriptor to the next."""
-        device = next(self.backbone.parameters()).device
-        ones = torch.ones(1, device=device)
-        return frame_period(lambda wavs: self.backbone(self.norm(self.features(wavs), ones), ones)[0], device)
+        ones = torch.ones(1, device=self.device)
+        return frame_period(lambda wavs: self.backbone(self.norm(self.features(wavs), ones), ones)[0], self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.backbone.parameters()).device
 
     def load(self, source: str | None) -> Lineage:
         """Load the weights of ``backbone`` and ``speaker`` from a folder, all of them.
@@ -238,14 +242,14 @@ class TeacherFolder:
             blocks = np.split(file["blocks"], np.cumsum(file["counts"])[:-1])
             return dict(zip(file["id"].tolist(), zip(blocks, file["embeddings"], strict=True), strict=True))
 
-    def write(self, shard: Shard, teacher: Teacher, device: torch.device) -> None:
+    def write(self, shard: Shard, teacher: Teacher) -> None:
         """Compute a shard's file; it is there completely or not at all."""
         found: list[tuple[str, Tensor, Tensor]] = []
         for batch in UtteranceStream([shard], batch_size=8):
             signals = [example["signal"] for example in batch]
             sizes = torch.tensor([len(one) for one in signals])
-            wavs = nn.utils.rnn.pad_sequence(signals, batch_first=True).to(device)
-            blocks, embeddings = teacher(wavs, (sizes / sizes.max()).to(device))
+            wavs = nn.utils.rnn.pad_sequence(signals, batch_first=True).to(teacher.device)
+            blocks, embeddings = teacher(wavs, (sizes / sizes.max()).to(teacher.device))
             found += zip([one["id"] for one in batch], [one.cpu() for one in blocks], embeddings.cpu(), strict=True)
         ids, frames, vectors = zip(*found, strict=True)
         joined, embeddings = torch.cat(frames), torch.stack(vectors)
@@ -278,7 +282,7 @@ class TeacherFolder:
 
 
 def compute_targets(
-    shards: ShardFolder, teacher: Teacher, tree: Mapping[str, Any], device: torch.device | str
+    shards: ShardFolder, teacher: Teacher, tree: Mapping[str, Any], device: torch.device | str | None = None
 ) -> TeacherFolder:
     """Compute what a teacher says of each utterance of a corpus; what is there already is kept.
 
@@ -293,8 +297,8 @@ def compute_targets(
         With its weights.
     tree : mapping
         The run's YAML: ``teacher_network`` describes the teacher.
-    device : torch.device or str
-        Device that computes.
+    device : torch.device or str, optional
+        Device that computes; the CPU if not given.
     """
     settings = {
         "teacher": configuration.plain(configuration.resolve(tree)["teacher_network"]),
@@ -308,7 +312,7 @@ def compute_targets(
     missing = [shard for shard in every if not targets.path(shard).is_file()]
     if missing:
         atomic_write(targets.folder / "teacher.json", text)
-        teacher.to(device)
+        teacher.to(device or "cpu")
     for shard in tqdm(missing, desc="teacher", unit="shard", disable=not missing):
-        targets.write(shard, teacher, torch.device(device))
+        targets.write(shard, teacher)
     return targets

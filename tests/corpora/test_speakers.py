@@ -101,3 +101,13 @@ def test_speakers_of_a_million_rows_are_split_in_seconds():
     parts, pairs = split_speakers(Corpus("large", (), table), 50, 10_000, 1)
     assert len(parts["valid"].table) == 5944 and len(parts["trials"].table) == 50 * TRIAL_UTTERANCES
     assert len(pairs) == 10_000 and pairs["target"].sum() == 5000
+
+
+def test_several_folders_are_one_corpus(tmp_path):
+    tree(tmp_path, ["one/ann/1.wav", "one/bob/1.wav", "two/ann/x/2.wav", "three/eve/1.wav"])
+    found = SpeakerFolders([str(tmp_path / "two"), str(tmp_path / "one")]).read()
+    assert found.root == tmp_path
+    assert found.table["path"].tolist() == ["one/ann/1.wav", "one/bob/1.wav", "two/ann/x/2.wav"]
+    assert found.table["speaker"].tolist() == ["one/ann", "one/bob", "two/ann"]
+    with pytest.raises(InputError, match="four; check --data_folder"):
+        SpeakerFolders([str(tmp_path / "one"), str(tmp_path / "four")]).read()
