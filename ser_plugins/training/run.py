@@ -104,14 +104,17 @@ def make_brain(kind: type[AnyBrain], hparams: Hparams, options: Any, folder: Pat
 
 
 def fit(brain: EncoderBrain, train_loader: Any, valid_loader: Any) -> dict[str, Any]:
-    """Train and load the best epoch; return what validation found there, with its number as ``epoch``.
+    """Train and load the best epoch; return what validation found there.
+
+    The result has the number of the best epoch as ``epoch``, and that of all epochs as ``epochs``.
 
     A network without weights is not trained: hand-made features, under a classifier that is fitted later.
     """
     if not any(map(has_weights, brain.modules.values())):
-        return {"epoch": 0}
+        return {"epoch": 0, "epochs": 0}
     brain.fit(brain.hparams.epoch_counter, train_loader, valid_loader)
-    return brain.load_best()
+    epochs = brain.hparams.epoch_counter.current  # loading the best epoch resets it
+    return {**brain.load_best(), "epochs": epochs}
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -168,7 +171,7 @@ def run_facts(hparams: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, 
     """Facts that every run records of itself."""
     return {
         "run_id": uuid.uuid4().hex,
-        "epochs": hparams["epoch_counter"].current,
+        "epochs": best["epochs"],
         "best_epoch": best["epoch"],
         "seconds": round(hparams["stopwatch"].seconds(), 1),
         "command": shlex.join(["python", *sys.argv]),

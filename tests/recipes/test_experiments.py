@@ -81,7 +81,8 @@ def test_table2_trains_what_is_missing_and_resumes_past_failures(options, tmp_pa
 
 
 @pytest.mark.slow
-def test_table3_trains_competitors_under_the_same_folds(options, tmp_path):
+def test_table3_trains_competitors_under_the_same_folds(arguments, tmp_path):
+    options = arguments("bhavan", tmp_path / "out", number_of_epochs=1)[1:]
     result = experiments("table3", "--strategies", "bhavan,s1", "--folds", "2", *options)
     assert result.returncode == 0, result.stderr
     [row] = json.loads((tmp_path / "out" / "table3.json").read_text())
@@ -118,7 +119,7 @@ def test_what_is_finished_is_not_planned(options, tmp_path):
 
 def test_each_corpus_is_made_ready_once(options, tmp_path, monkeypatch):
     hparams = [ROOT / "hparams" / f"{name}.yaml" for name in ("s1", "s5")]
-    keys = options[: options.index("--output_folder")]
+    keys = [*options[: options.index("--output_folder")], "--pretrained_encoder", "none"]
     jobs = [job for k in "46" for job in plan(hparams, "1,2", [*keys, "--vad", "none", "--clusters", k], tmp_path / k)]
     other = plan(hparams[:1], "1", [*keys, "--vad", "silero"], tmp_path / "other")
     read, made = Synthetic.read, []
@@ -196,7 +197,7 @@ def test_ended_from_outside_it_ends_what_it_runs(tmp_path):
         (["sweep", "clusters=4,inf", "--corpus", "synthetic"], "clusters=4,inf: give a key and numbers"),
         (["sweep", "=4", "--corpus", "synthetic"], "=4: give a key and numbers"),
         (["figures", "results", "--fold", "1"], "unknown arguments: --fold 1"),
-        (["report", "nowhere"], "error: nowhere holds no finished fold; give the folder of the results"),
+        (["report", "nowhere"], "error: nowhere has no finished fold; give the folder of the results"),
         (["table2", "--strategies", "s9"], "error: cannot read hparams/s9.yaml"),
         (["table2", "--folds", "first"], "error: --fold first: give a number from 1 to 10, some as 1,2,3, or all"),
     ],

@@ -77,5 +77,5 @@ def test_tables_tell_both_and_each(results, fold):
 def test_an_encoder_of_both_is_refused_where_it_knows_the_actors_of_one(results, fold, train, tmp_path):
     folder = results.parent / "cremad"
     own = {"corpus": "cremad", "data_folder": folder, "allow_incomplete": "true", "n_folds": 3, "fold": 2}
-    with pytest.raises(InputError, match=r"trained on 6 utterances .*, cremad-1003_DFA_ANG_XX among them"):
+    with pytest.raises(InputError, match=r"trained on speakers of 6 utterances .*, as cremad-1003_DFA_ANG_XX"):
         train("s3", tmp_path / "out", **own, pretrained_encoder=fold / "model")

@@ -171,6 +171,7 @@ def test_other_hyper_parameters_do_not_continue_a_run(runs, train, tmp_path, fin
     before = (fold / "hyperparams.yaml").read_text()
     if not finished:
         (fold / "metrics.json").unlink()
+        (fold / "save" / "CKPT+1").mkdir(parents=True)
     with pytest.raises(InputError, match=r"holds a run of other hyper-parameters \(lr differs\)"):
         train("s1", fold.parent, lr=0.01)
     assert (fold / "hyperparams.yaml").read_text() == before
