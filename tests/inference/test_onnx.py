@@ -116,7 +116,11 @@ class Exported:
         return self.model.encode_batch(*batch, speaker=self.speaker)
 
 
-@pytest.fixture(scope="module", params=YAMLS)
+FAST = "speaker, softmax"
+PARAMS = [pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in YAMLS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def exported(request, tmp_path_factory):
     return Exported(tmp_path_factory.mktemp("exported"), YAMLS[request.param])
 
