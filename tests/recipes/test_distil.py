@@ -29,7 +29,14 @@ teacher_backbone: !new:ser_plugins.SEResNet34
     blocks: [1, 1, 1, 1]
 teacher_speaker: null
 """
-TINY = {"channels": "[4, 4, 8, 8]", "embedding_size": 16, "crop_seconds": 0.4, "vad": "none", "valid_speakers": 2}
+TINY = {
+    "channels": "[4, 4, 8, 8]",
+    "descriptor_size": 8,
+    "embedding_size": 16,
+    "crop_seconds": 0.4,
+    "vad": "none",
+    "valid_speakers": 2,
+}
 SHORT = {"number_of_epochs": 2, "batch_size": 8, "shard_size": 16, **TINY}
 
 
