@@ -128,6 +128,8 @@ def select_labels(model: Any, labels: Sequence[str] | None) -> tuple[list[str], 
     """
     encoder = model.hparams.label_encoder
     known = [str(encoder.ind2lab[index]) for index in range(len(encoder))]
+    if not known:
+        raise InputError("the model has no classes; use ser-plugins embed, or train a classifier on it")
     selected = known if labels is None else list(dict.fromkeys(labels))
     unknown = [label for label in selected if label not in known]
     if unknown or not selected:

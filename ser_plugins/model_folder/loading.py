@@ -106,7 +106,14 @@ class UtteranceClassifier(EncoderClassifier):  # type: ignore[misc]
         -------
         tuple
             Log-probabilities [B, C], the highest of each utterance [B], its index [B] and its label (list of B).
+
+        Raises
+        ------
+        InputError
+            If the model has no classes, as a distilled encoder.
         """
+        if not len(self.hparams.label_encoder):
+            raise InputError("the model has no classes; use encode_batch, or train a classifier on it")
         scores = self.mods.classifier(self.encode_batch(wavs, wav_lens, speaker=speaker)).squeeze(1)
         best, index = scores.max(dim=-1)
         return scores, best, index, self.hparams.label_encoder.decode_torch(index)

@@ -154,7 +154,7 @@ def export_encoder(
         sha256=file_sha256(encoder / CHECKPOINT),
         start=metrics["pretrained_encoder"],
         utterances=metrics["n_train"],
-        about=f"a student of {tree['teacher']}" if "teacher" in tree else "",
+        about=f"a student of {metrics['teacher']}" if "teacher" in metrics else "",
         speakers=speaker_keys(name if merged else f"{metrics['corpus']}-{name}" for name in shards.speakers),
     )
     write_lineage(encoder, [*lineage, own])

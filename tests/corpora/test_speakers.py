@@ -109,5 +109,5 @@ def test_several_folders_are_one_corpus(tmp_path):
     assert found.root == tmp_path
     assert found.table["path"].tolist() == ["one/ann/1.wav", "one/bob/1.wav", "two/ann/x/2.wav"]
     assert found.table["speaker"].tolist() == ["one/ann", "one/bob", "two/ann"]
-    with pytest.raises(InputError, match="four; check --data_folder"):
+    with pytest.raises(InputError, match=r"four.*; check --data_folder"):
         SpeakerFolders([str(tmp_path / "one"), str(tmp_path / "four")]).read()

@@ -31,7 +31,7 @@ from ser_plugins.corpora.shards import decode_flac, read_shard, write_shards
 from ser_plugins.corpora.speakers import SpeakerFolders, split_speakers
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.lineage import Training, file_sha256, write_lineage
-from ser_plugins.training import DistillationLoss, Teacher
+from ser_plugins.training import DistillationLoss, Teacher, WeightAverage
 from ser_plugins.training.distillation import (
     AlignedStream,
     DistillationBrain,
@@ -83,7 +83,7 @@ def speech(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             size = int(rng.integers(4000, 12000))
             time = np.arange(size) / 16000
-            tone = np.sin(2 * np.pi * (200 + 500 * speaker) * time) * np.abs(np.sin(9 * time + take))
+            tone = np.sin(2 * np.pi * rng.uniform(200, 3000) * time) * np.abs(np.sin(9 * time + take))
             soundfile.write(path, 0.3 * tone + 0.02 * rng.normal(size=size), 16000)
     split = split_speakers(SpeakerFolders(str(folder / "corpus")).read(), HELD_OUT, 40, 1)
     return write_shards(*split, SpeechNormalizer(vad="none"), folder / "shards", shard_size=8, workers=1)
@@ -297,11 +297,11 @@ def make_loaders(speech, targets):
 def test_a_student_learns_its_teacher(speech, targets):
     log = []
     logger = SimpleNamespace(log_stats=lambda facts, train_stats, valid_stats: log.append((train_stats, valid_stats)))
-    brain = make_brain(speech, targets, train_logger=logger)
+    brain = make_brain(speech, targets, train_logger=logger, weight_average=WeightAverage(0.5))
     brain.fit(range(1, 13), *make_loaders(speech, targets))
     (train, first), (learned, last) = log[0], log[-1]
     assert learned["frame_error"] < 0.6 * train["frame_error"] and learned["cosine"] > 0.7 > train["cosine"]
-    assert last["frame_error"] < 0.9 < first["frame_error"]  # of speakers not heard; the mean of the frames has 1
+    assert last["frame_error"] < 0.7 < first["frame_error"]  # of speakers not heard; the mean of the frames has 1
     assert 0 <= last["eer"] <= 1
 
 
