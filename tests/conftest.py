@@ -85,7 +85,8 @@ def tiny_model() -> Callable[..., Any]:
 
     def make(strategy: str = "s1", seed: int = 1, labels: list[str] = LABELS, **settings: Any) -> Any:
         polarity = {label: ("positive", "negative")[i % 2] for i, label in enumerate(labels[1:])}
-        tiny = {"labels": labels, "polarity": polarity, "vad": "none", "embedding_size": 12, "channels": [4, 4, 8, 8]}
+        network = {"channels": [4, 4, 8, 8], "descriptor_size": 8, "embedding_size": 12}
+        tiny = {"labels": labels, "polarity": polarity, "vad": "none", **network}
         tree = configuration.compose(strategy, "synthetic")
         tree |= {key: value for key, value in {**tiny, **settings}.items() if key in tree}
         assert set(settings) <= {"polarity", *tree}

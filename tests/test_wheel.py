@@ -16,6 +16,7 @@ strategy: mine
 pretrained_encoder: none
 vad: none
 channels: [4, 4, 8, 8]
+descriptor_size: 8
 embedding_size: 16
 crop_seconds: 0.4
 number_of_epochs: 1

@@ -12,7 +12,7 @@ import pytest
 from ser_plugins.evaluation.figures import read_log
 
 ROOT = Path(__file__).parents[2]
-TINY = {"channels": "[4, 4, 8, 8]", "embedding_size": 16, "crop_seconds": 0.4, "vad": "none"}
+TINY = {"channels": "[4, 4, 8, 8]", "descriptor_size": 8, "embedding_size": 16, "crop_seconds": 0.4, "vad": "none"}
 
 
 def launch(script, words, output, processes=2):

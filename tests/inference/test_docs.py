@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
 
 def test_the_examples_run(model_folder, write_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(model_folder, "results/S5/demo/1/fold1/model")
+    shutil.copytree(model_folder, "results/S5/synthetic/1/fold1/model")
     write_model(tmp_path / "results/S8/ravdess/1/fold1/model", "s8")
     rng = np.random.default_rng(0)
     for name in ("clips/a.wav", "clips/b/c.wav", "more/one.wav", "interview.wav", "ann/a.wav", "ann/b.wav"):

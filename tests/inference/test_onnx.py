@@ -216,7 +216,9 @@ classifier: !new:ser_plugins.SoftmaxClassifier [12, 4]
 """
 
 
-@pytest.mark.parametrize(("yaml", "front"), [(HANDMADE, "CepstralFeatures"), (SSL, "SSLBackbone")])
+@pytest.mark.parametrize(
+    ("yaml", "front"), [pytest.param(HANDMADE, "CepstralFeatures", marks=pytest.mark.slow), (SSL, "SSLBackbone")]
+)
 def test_features_that_cannot_be_exported_are_named(yaml, front, tmp_path):
     folder = write(tmp_path / "model", yaml)
     with pytest.raises(InputError, match=rf"{front}, .*; give") as caught:

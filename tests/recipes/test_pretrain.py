@@ -16,7 +16,7 @@ from ser_plugins.training.speakers import SpeakerBrain
 from ser_plugins.training.transfer import transfer
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
-TINY = {"channels": "[4, 4, 8, 8]", "embedding_size": 16, "crop_seconds": 0.3, "vad": "none"}
+TINY = {"channels": "[4, 4, 8, 8]", "descriptor_size": 8, "embedding_size": 16, "crop_seconds": 0.3, "vad": "none"}
 SHORT = {"number_of_epochs": 2, "batch_size": 8, "shard_size": 16, "valid_speakers": 2, **TINY}
 SPEAKERS, TAKES = 7, 6
 
