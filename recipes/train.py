@@ -66,7 +66,7 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path) -> None:
     best = fit(brain, train_loader, valid_loader)
 
     facts = {
-        "pretrained_encoder": pretrained_source(tree) or "none",
+        "pretrained_encoder": pretrained_source(tree) or tree.get("ssl_source", "none"),
         "transferred": {kind: len(names) for kind, names in transferred.items()},
         **({"valid_accuracy": best["accuracy"]} if "accuracy" in best else {}),
         **run_facts(hparams, best),
