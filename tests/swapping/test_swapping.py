@@ -32,7 +32,7 @@ ECAPA = "VoxCeleb: GhostVLAD after ECAPA"
 def small(block):
     """The same with a small network: to train those of the page takes a minute each."""
     few = "channels: [8, 8, 8, 128]\n        blocks: [1, 1, 1, 1]"
-    return block.replace("channels: [16, 32, 64, 128]", few).replace("n_bins: !ref", f"{few}\n        n_bins: !ref")
+    return block.replace("channels: [32, 48, 80, 128]", few).replace("n_bins: !ref", f"{few}\n        n_bins: !ref")
 
 
 def fast_first(fast, slow):
