@@ -107,7 +107,7 @@ class NormReLU(nn.Module):
 
 
 class ContextMask(nn.Module):
-    """A dilated convolution, gated by what is said around: the averages of the utterance and of the segment."""
+    """A dilated convolution whose channels are gated by the averages of the utterance and of the segment."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class ContextMask(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """Bottleneck and masked convolution; its 32 channels are joined to those that it was given."""
+    """Bottleneck and gated convolution; its 32 channels are appended to the input."""
 
     def __init__(self, inputs: int, dilation: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.ModuleDict):
-    """Densely connected layers: each one is given what all before it made."""
+    """Densely connected layers: each one takes the output of all layers before it."""
 
     def __init__(self, inputs: int, layers: int, dilation: int) -> None:
         super().__init__({f"tdnnd{i + 1}": DenseLayer(inputs + i * GROWTH, dilation) for i in range(layers)})
@@ -206,13 +206,13 @@ class CAMPPlus(nn.Module):
     Context-Aware Masking", Interspeech 2023. A head of 2-D convolutions divides the 80 bins by 8, a TDNN layer divides
     time by 2, and blocks of 12, 24 and 16 densely connected layers follow. The weights that 3D-Speaker publishes
     (``speech_campplus_sv_zh_en_16k-common_advanced``, Apache-2.0) are for ``KaldiFbank()`` and ``MeanNorm()``;
-    `load_public` takes them. No value of a padded frame reaches any other frame.
+    `load_public` loads them. No value of a padded frame reaches any other frame.
 
     Parameters
     ----------
     block : {1, 2, 3}, optional
         The block whose frames are the descriptors; later ones are left out. Where not given, all blocks are there, the
-        descriptors are the frames that the network pools itself, and `embed` makes the embedding of a speaker.
+        descriptors are the frames that the network itself pools, and `embed` computes the speaker embedding.
 
     freeze : bool
         Train no weights, and keep the network in evaluation mode.
@@ -257,7 +257,7 @@ class CAMPPlus(nn.Module):
         return super().train(mode and not self.frozen)
 
     def load_public(self, state: Mapping[str, Tensor]) -> None:
-        """Load the weights of the whole network, as 3D-Speaker publishes them; later blocks are passed over.
+        """Load the weights of the whole network, as 3D-Speaker publishes them; blocks after ``block`` are left out.
 
         Raises
         ------
