@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from filelock import FileLock
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
 # A process of joblib's takes seconds to start: audio is prepared in the process of the test where it does not say more.
@@ -26,6 +27,24 @@ def pytest_collection_modifyitems() -> Generator[None, Any, Any]:
         if isinstance(module, LazyModule):
             module.__dict__.setdefault("__file__", None)
     return (yield)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id) -> Path:
+    """A folder that all workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def audio(shared) -> Path:
+    """A folder with the audio of the built-in corpus and, later, the cache, shared by all workers."""
+    from ser_plugins.corpora import Synthetic
+
+    folder = shared / "audio"
+    with FileLock(f"{folder}.lock"):
+        Synthetic(str(folder / "synthetic")).read()
+    return folder
 
 
 @pytest.fixture(scope="session")

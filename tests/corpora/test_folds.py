@@ -44,7 +44,7 @@ def divisions(draw):
 
 
 @given(divisions())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 def test_every_division_is_by_speaker_and_complete(division):
     speakers, n_folds = division
     corpus = corpus_of(speakers)

@@ -1,7 +1,6 @@
 """RAVDESS and CREMA-D as one corpus, from some of the files of all of their actors."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,6 @@ from ser_plugins import configuration
 from ser_plugins.corpora import CremaD, Merged, Ravdess, Table, cremad, ravdess
 from ser_plugins.corpora.folds import blocks, fold_parts, write_folds
 from ser_plugins.errors import InputError
-
-HPARAMS = Path(__file__).parents[2] / "hparams"
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +38,8 @@ def alone(folders):
 def both(folders):
     """As the YAML has it."""
     keys = {f"{name}_folder": folder for name, folder in folders.items()}
-    tree = configuration.merge(configuration.read(HPARAMS / "corpora" / "both.yaml"), keys, "")
-    return configuration.build({**tree, "allow_incomplete": True})["reader"].read()
+    tree = configuration.compose("s1", "both", {**keys, "allow_incomplete": True})
+    return configuration.build(tree)["reader"].read()
 
 
 def test_it_holds_the_utterances_of_both(both, alone):

@@ -119,6 +119,7 @@ def test_unusable_files_are_named(tmp_path, clips, workers):
     check(prepare(good, PLAIN, cache, workers), good)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_of_one_line(tmp_path, clips):
     class Deadly(SpeechNormalizer):
         def convert(self, *_):
@@ -184,13 +185,14 @@ def start(cache, paths, half=""):
     )
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_or_at_work_together_leave_whole_files(tmp_path, clips):
     cache = tmp_path / "cache"
     killed, *together = processes = [start(cache, clips, "half"), start(cache, clips), start(cache, clips)]
     try:
         for process in processes:
             assert process.stdout.readline() == "ready\n"
-        killed.communicate("go\n", timeout=60)
+        killed.communicate("go\n", timeout=300)
         assert killed.returncode == -signal.SIGKILL
         (half,) = everything(cache)
         assert half.stat().st_size == 100, "killed while it wrote"
@@ -199,7 +201,7 @@ def test_processes_that_are_killed_or_at_work_together_leave_whole_files(tmp_pat
             process.stdin.write("go\n")
             process.stdin.flush()
         for process in together:
-            process.communicate(timeout=60)
+            process.communicate(timeout=300)
             assert process.returncode == 0
     finally:
         for process in processes:

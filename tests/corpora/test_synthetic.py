@@ -20,8 +20,8 @@ RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "su
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return Synthetic(str(tmp_path_factory.mktemp("demo")), n_speakers=20, n_takes=2).read()
+def corpus(audio):
+    return Synthetic(str(audio / "synthetic"), n_speakers=20, n_takes=2).read()
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,7 @@ def publish(*words):
         runpy.run_path(str(ROOT / "recipes" / "publish.py"), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_a_model_goes_there_and_comes_back(hub, tmp_path, write_run, capsys):
     model = write_run(tmp_path / "fold1")
     publish(model, "--repo_id", "user/name", "--revision", "v1", "--space")

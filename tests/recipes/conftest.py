@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from ser_plugins.corpora import Synthetic
 from ser_plugins.training import EncoderBrain
 from ser_plugins.training.recipe import Recipe
 
@@ -43,22 +42,6 @@ def load_recipe(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory, worker_id) -> Path:
-    """A folder that all workers share."""
-    base = tmp_path_factory.getbasetemp()
-    return base if worker_id == "master" else base.parent
-
-
-@pytest.fixture(scope="session")
-def audio(shared) -> Path:
-    """A folder with the audio of the built-in corpus and, later, the cache, shared by all workers."""
-    folder = shared / "audio"
-    with FileLock(f"{folder}.lock"):
-        Synthetic(str(folder / "synthetic")).read()
-    return folder
 
 
 @pytest.fixture(scope="session")
