@@ -15,6 +15,7 @@ from speechbrain.lobes.models.ResNet import ResNet
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ser_plugins import CAMPPlus, KaldiFbank, MeanNorm
 from ser_plugins.configuration import compose
@@ -57,7 +58,7 @@ class Plain(nn.Module):
         encoder, loss = self.ours.encoder, self.ours.loss
         backbone = encoder.backbone
         x = self.ours.norm(self.ours.features(wavs), wavs.new_ones(len(wavs))).unsqueeze(1).contiguous()
-        x = torch.relu(backbone.stem_bn(backbone.stem(x)))
+        x = functional.max_pool2d(torch.relu(backbone.stem_bn(backbone.stem(x))), 3, 2, padding=1)
         for block in backbone.stages:
             x = block(x, None, None)
         x = torch.relu(backbone.collapse_bn(backbone.collapse(x)))
