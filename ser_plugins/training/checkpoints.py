@@ -150,7 +150,6 @@ def recover_best(checkpointer: Checkpointer, criterion: str, best: str) -> dict[
     found = checkpointer.recover_if_possible(**{f"{best}_key": criterion})
     ddp_barrier()  # all processes have read it before one may delete it
     if found is None:
-        remedy = "--number_of_epochs 1 or more, and with --debug --debug_persistently, too"
-        raise InputError(f"{checkpointer.checkpoints_dir}: no epoch was kept; give {remedy}")
+        raise InputError(f"{checkpointer.checkpoints_dir}: no epoch was kept; give --number_of_epochs 1 or more")
     checkpointer.recoverables.clear()  # they hold the audio and the Brain itself
     return dict(found.meta)

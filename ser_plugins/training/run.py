@@ -118,8 +118,8 @@ def fit(brain: EncoderBrain, train_loader: Any, valid_loader: Any) -> dict[str, 
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """True where a folder holds a run that has trained: a checkpoint, an encoder or the end."""
-    return any(folder.glob("save/CKPT*")) or any((folder / name).exists() for name in ("encoder", METRICS))
+    """True where a folder holds a run that has trained: a checkpoint, a model folder or the end."""
+    return any(folder.glob("save/CKPT*")) or any((folder / name).exists() for name in ("encoder", "model", METRICS))
 
 
 def check_hyperparams(tree: configuration.Tree, folder: Path, finished: bool = False) -> None:

@@ -1,5 +1,9 @@
 """The encoder that the package holds: its size, its loading, and fine-tuning from it."""
 
+import json
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 
@@ -10,6 +14,8 @@ from ser_plugins.model_folder.source import builtin_folder
 from ser_plugins.training.run import load_pretrained
 from ser_plugins.training.transfer import find_weights
 
+RECORDS = Path(__file__).parents[2] / "results_records"
+
 
 def test_it_is_small_and_says_where_it_is_from():
     folder = builtin_folder("builtin:speakers")
@@ -17,6 +23,22 @@ def test_it_is_small_and_says_where_it_is_from():
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in card and "CC BY 4.0" in card and "Equal error rate" in card
     assert [one.strategy for one in read_lineage(find_weights("builtin"))][-1] == "distil"
+
+
+def test_its_card_has_the_figures_of_the_records():
+    folder = builtin_folder("builtin:speakers")
+    card, metrics = (
+        (folder / "README.md").read_text(encoding="utf-8"),
+        json.loads((folder / "metrics.json").read_text()),
+    )
+    curve = pd.read_csv(RECORDS / "distillation/curve.csv").iloc[-1]
+    assert (metrics["crops"], metrics["eer"]) == (curve["crops"], curve["eer"])
+    names = {"descriptors": "builtin_ravdess_desc", "frames": "builtin_ravdess_pred", "teacher": "campplus_ravdess"}
+    for name, record in names.items():
+        table = pd.read_csv(RECORDS / f"probe_{record}/predictions.csv")
+        right = table["emotion"] == table["predicted"]
+        assert metrics[f"{name}_test"] == pytest.approx(100 * right.groupby(table["fold"]).mean().mean(), abs=0.06)
+        assert f"{metrics[f'{name}_test']} %" in card
 
 
 def test_it_embeds_without_a_network():
