@@ -39,7 +39,7 @@ def run(recipe: Recipe) -> Path:
         knowledge = teacher.load(tree["teacher"])
         lineage, _ = load_pretrained(hparams["embedding_model"], tree)
 
-        # Shards: tar files of prepared speech, written once. Beside them, the teacher's output, computed once.
+        # Shards: tar files of prepared speech, written once. The teacher's output is stored with them.
         shards = run_on_main(prepare_shards, [recipe])
         targets = run_on_main(compute_targets, [shards, teacher, tree, recipe.options["device"]])
         scale = targets.scale(trained_shards(shards))

@@ -15,13 +15,13 @@ EPSILON = torch.finfo(torch.float32).eps
 
 
 class KaldiFbank(nn.Module):
-    """Logarithmic Mel filterbanks as Kaldi's ``compute-fbank-feats`` without dither makes them, of a whole batch.
+    """Logarithmic Mel filterbanks of a batch, as Kaldi's ``compute-fbank-feats`` computes them without dither.
 
-    The values are those of ``torchaudio.compliance.kaldi.fbank``: frames of 25 ms every 10 ms, only where they are
-    whole (``snip_edges``), without their mean, pre-emphasised, under a Povey window; the power spectrum, summed by
-    triangular filters that are evenly spaced on the Mel scale from 20 Hz to half the sample rate. Frames that reach
-    beyond the last non-zero sample are blank (zero), see `ser_plugins.lengths`, so that a clip padded in a batch has
-    the frames that it has alone. What is shorter than a frame is padded to one.
+    The values equal those of ``torchaudio.compliance.kaldi.fbank``. A frame of 25 ms starts every 10 ms and is whole
+    (``snip_edges``). Its mean is removed, and it is pre-emphasised and multiplied by a Povey window. Triangular filters,
+    evenly spaced on the Mel scale from 20 Hz to half the sample rate, sum its power spectrum. Frames that reach beyond
+    the last non-zero sample are blank (zero), see `ser_plugins.lengths`: a clip padded in a batch has the frames that it
+    has alone. A clip shorter than a frame is padded to one.
 
     Parameters
     ----------

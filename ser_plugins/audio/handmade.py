@@ -22,11 +22,11 @@ Floats = NDArray[np.float32]
 
 
 class HandmadeFeatures(nn.Module):
-    """What hand-made features share: a vector for each utterance of a batch, computed once and kept.
+    """Base class of hand-made features: one vector for each utterance of a batch, computed once and stored.
 
-    A subclass writes ``describe``. The zeros that pad an utterance in a batch are taken off first: it has the features
-    that it has alone. Utterances are told by their samples and their features kept, so that an epoch of whole
-    utterances computes nothing anew.
+    A subclass implements ``describe``. The zeros that pad an utterance in a batch are removed first, so that it has the
+    features that it has alone. The samples of an utterance are the key of its features, so that later epochs of whole
+    utterances compute nothing.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class HandmadeFeatures(nn.Module):
 
 
 def keep_features(compute_features: object, cache_folder: str | Path) -> None:
-    """Keep hand-made features beside the prepared audio, and take from there what is known; no others are worth it."""
+    """Store hand-made features with the prepared audio, and reuse them; other features are fast enough to compute."""
     if isinstance(compute_features, HandmadeFeatures):
         compute_features.folder = Path(cache_folder) / "features"
 

@@ -17,7 +17,7 @@ class Spectrogram(nn.Module):
 
     Mocanu, Tapu and Zaharia, Sensors 2021, section 3.1. Frames are centred; the border is padded with zeros, so that a
     clip padded with zeros in a batch has the same frames as alone. Frames centred after the last non-zero sample are
-    blank (zero): see `ser_plugins.lengths`. A window shorter than the FFT stands in the middle of its points.
+    blank (zero): see `ser_plugins.lengths`. A window shorter than the FFT is centred in it.
 
     Parameters
     ----------

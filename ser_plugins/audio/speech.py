@@ -22,7 +22,7 @@ from ser_plugins.errors import InputError
 
 Segments = list[tuple[int, int]]
 SILERO_FRAME, SILERO_THRESHOLDS = 512, (0.5, 0.35)  # speech begins above the first and ends below the second
-NEAR = 1e-3  # sixty times the most that a probability of Silero differed by beside others
+NEAR = 1e-3  # sixty times the largest difference of a probability in a batch from that alone
 TOGETHER = 32  # clips in which speech is found at once; more are no faster
 WEBRTC_FRAME = 480  # 30 ms, the longest that it takes
 MIN_SECONDS = 0.1
@@ -53,8 +53,8 @@ def silero(signal: Tensor) -> Segments:
 def silero_together(signals: Sequence[Tensor]) -> list[Segments]:
     """Find what `silero` finds, frame by frame of all ``signals`` at once: of 32 clips in a quarter of the time.
 
-    Give signals of like length: the short ones are padded. A sum beside others is rounded otherwise, so a signal with a
-    probability near a threshold is heard once more alone.
+    Give signals of similar length, since short ones are padded. Sums are rounded differently in a batch. A signal with a
+    probability near a threshold is therefore computed again alone.
     """
     from silero_vad.utils_vad import get_speech_timestamps_from_probs  # noqa: PLC0415
 
@@ -99,9 +99,9 @@ VADS: dict[str, tuple[str, Callable[[Tensor], Segments]]] = {
 class SpeechNormalizer:
     """Downmix, resample to 16 kHz, and join the segments that hold speech: an ``audio_normalizer`` of SpeechBrain.
 
-    A clip in which no speech is found is kept whole. Silero VAD is the default: on RAVDESS it leaves half the silence
-    that WebRTC's leaves, cuts somewhat more of the speech's ends, and recognition is as good after either
-    (``benchmarks/results/vad.md`` and ``features.md``); unlike WebRTC's it is maintained.
+    A clip in which no speech is found is kept whole. Silero VAD is the default. On RAVDESS it leaves half the silence
+    that WebRTC's detector leaves, and cuts somewhat more of the ends of speech (``benchmarks/results/vad.md``).
+    Recognition is as good after either. Unlike WebRTC's, it is maintained.
 
     Parameters
     ----------
