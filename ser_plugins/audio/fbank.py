@@ -18,10 +18,10 @@ class KaldiFbank(nn.Module):
     """Logarithmic Mel filterbanks of a batch, as Kaldi's ``compute-fbank-feats`` computes them without dither.
 
     The values equal those of ``torchaudio.compliance.kaldi.fbank``. A frame of 25 ms starts every 10 ms and is whole
-    (``snip_edges``). Its mean is removed, and it is pre-emphasised and multiplied by a Povey window. Triangular filters,
+    (``snip_edges``). Its mean is removed; it is pre-emphasised and multiplied by a Povey window. Triangular filters,
     evenly spaced on the Mel scale from 20 Hz to half the sample rate, sum its power spectrum. Frames that reach beyond
-    the last non-zero sample are blank (zero), see `ser_plugins.lengths`: a clip padded in a batch has the frames that it
-    has alone. A clip shorter than a frame is padded to one.
+    the last non-zero sample are blank, see `ser_plugins.lengths`: a clip padded in a batch has the frames that it has
+    alone. A clip shorter than a frame is padded to one.
 
     Parameters
     ----------

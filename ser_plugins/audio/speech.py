@@ -53,7 +53,7 @@ def silero(signal: Tensor) -> Segments:
 def silero_together(signals: Sequence[Tensor]) -> list[Segments]:
     """Find what `silero` finds, frame by frame of all ``signals`` at once: of 32 clips in a quarter of the time.
 
-    Give signals of similar length, since short ones are padded. Sums are rounded differently in a batch. A signal with a
+    Give signals of similar length, since short ones are padded. Sums are rounded otherwise in a batch. A signal with a
     probability near a threshold is therefore computed again alone.
     """
     from silero_vad.utils_vad import get_speech_timestamps_from_probs  # noqa: PLC0415
