@@ -51,8 +51,8 @@ class ShardFolder:
     folder : pathlib.Path
         Where they are, with ``shards.json``.
     index : dict
-        What ``shards.json`` says: ``settings``, ``corpus``, ``speakers``, ``synthetic``, ``parts`` (samples of each
-        shard), ``seconds`` and ``faults``.
+        What ``shards.json`` says: ``settings``, ``corpus``, ``speakers``, ``licence``, ``synthetic``, ``parts``
+        (samples of each shard), ``seconds`` and ``faults``.
     """
 
     folder: Path
@@ -231,6 +231,7 @@ def _finish(
         "settings": settings,
         "corpus": train.name,
         "speakers": sorted(train.table["speaker"].unique()),
+        "licence": train.licence,
         "synthetic": train.synthetic,
         "parts": parts,
         "seconds": seconds,

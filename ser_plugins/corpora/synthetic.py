@@ -47,7 +47,7 @@ OVERSAMPLING = 4  # the glottal pulse has an edge; made at 64 kHz, its aliases s
 LEVEL = -32.0  # dB re full scale of a neutral utterance: the loudest anger still does not clip
 ROOM = -72.0  # dB re full scale of the room: a recording is never digitally silent
 MARGIN = 0.1  # seconds of room before and after the utterance
-VERSION = 1  # raise it when the synthesis changes: clips made by older rules are then left alone and made anew
+VERSION = 1  # raise it when the synthesis changes: clips made by older rules are then kept, and new ones made
 
 
 @dataclass(frozen=True)

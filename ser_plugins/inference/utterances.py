@@ -200,7 +200,7 @@ def predict(
     >>> model = ser_plugins.load(folder / "model")
     >>> table = predict(model, folder / "clips", labels=["happy", "sad"])
     >>> list(table.columns), len(table)
-    (['path', 'seconds', 'emotion', 'probability', 'happy', 'sad', 'error'], 2)
+    (['path', 'seconds', 'emotion', 'probability', 'happy', 'sad', 'warning', 'error'], 2)
     """
     return _table(model, paths, prediction_output(model, labels), jobs, batch_seconds, speaker)
 

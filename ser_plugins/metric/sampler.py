@@ -20,10 +20,10 @@ class BalancedBatchSampler(Sampler[list[int]]):
     The metric losses mine within a mini-batch, which must therefore hold each emotion more than once (the paper's batch
     of 32 gives K = 4 for the eight emotions of RAVDESS).
 
-    The utterances of a class are drawn without replacement until none is left, then anew: small classes repeat. The
-    batches of an epoch are a function of (seed, epoch) and nothing else, so a run that is resumed in mid-epoch sees the
-    same ones. Each iteration is a new epoch; ``set_epoch`` names the next one. (SpeechBrain's Brain calls it under DDP
-    only: without a counter of its own the sampler would give one process the same batches in every epoch.)
+    The utterances of a class are drawn without replacement until none is left, then all again: small classes repeat.
+    The batches of an epoch are a function of (seed, epoch) and nothing else, so a run that is resumed in mid-epoch sees
+    the same ones. Each iteration is a new epoch; ``set_epoch`` names the next one. (SpeechBrain's Brain calls it under
+    DDP only: without a counter of its own the sampler would give one process the same batches in every epoch.)
 
     Arguments
     ---------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -62,6 +63,20 @@ class Training:
     synthetic: bool = False
     commit: str | None = None
     about: str = ""
+
+    @classmethod
+    def of_run(cls, metrics: Mapping[str, Any], weights: Path, speakers: Iterable[str], about: str = "") -> Training:
+        """Record the run of ``metrics``, which left the file ``weights`` and was trained on ``speakers``."""
+        return cls(
+            **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "seed", "synthetic", "commit")},
+            fold=metrics.get("fold"),
+            licence=metrics.get("licence", "unknown"),
+            sha256=file_sha256(weights),
+            start=metrics["pretrained_encoder"],
+            utterances=metrics["n_train"],
+            speakers=speaker_keys(speakers),
+            about=about,
+        )
 
 
 Lineage = tuple[Training, ...]

@@ -26,7 +26,10 @@ class MeanPooling(nn.Module):
 
     def __init__(self, input_size: int | None = None) -> None:
         super().__init__()
-        self.input_size = self.output_size = input_size
+        self.input_size: int | None = None
+        self.output_size: int | None = None
+        if input_size is not None:
+            self.set_input_size(input_size)
 
     def set_input_size(self, input_size: int) -> None:
         """Fill in the size of a descriptor."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ser_plugins.lengths import length_mask
+from ser_plugins.models.mean_pooling import MeanPooling
 
 
-class StatisticsPooling(nn.Module):
+class StatisticsPooling(MeanPooling):
     """Mean and standard deviation of the descriptors of an utterance (Snyder et al., ICASSP 2018).
 
     Parameters
@@ -21,15 +22,6 @@ class StatisticsPooling(nn.Module):
     >>> StatisticsPooling(128)(torch.randn(2, 13, 128), torch.tensor([1.0, 0.5])).shape
     torch.Size([2, 256])
     """
-
-    capturable = True  # looks at no values of a batch without padding
-
-    def __init__(self, input_size: int | None = None) -> None:
-        super().__init__()
-        self.input_size: int | None = None
-        self.output_size: int | None = None
-        if input_size is not None:
-            self.set_input_size(input_size)
 
     def set_input_size(self, input_size: int) -> None:
         """Fill in the size of a descriptor."""

@@ -336,7 +336,7 @@ def choose(
 ) -> tuple[Any, dict[str, float | str]]:
     """Return the machine of the best validation accuracy and what was chosen.
 
-    The kernels of all settings come from one matrix of distances: left to itself, libsvm computes them anew, value by
+    The kernels of all settings come from one matrix of distances: left to itself, libsvm computes them again, value by
     value, for each.
     """
     from sklearn.metrics.pairwise import euclidean_distances  # noqa: PLC0415 — only fitting needs it

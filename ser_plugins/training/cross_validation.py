@@ -29,9 +29,7 @@ from ser_plugins.model_folder.lineage import (
     Lineage,
     Training,
     check_unheard,
-    file_sha256,
     read_lineage,
-    speaker_keys,
     write_lineage,
 )
 from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, inference_yaml, save_model_folder, self_contained
@@ -251,15 +249,8 @@ def export_fold(
     save_model_folder(model, yaml, encoder, classifier, corpus.labels)
     EmbeddingMap.fit(embeddings["train"].squeeze(1).numpy(), parts["train"]["emotion"]).save(model)
     speakers = parts["train"]["speaker"]
-    own = Training(
-        **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "fold", "seed", "licence", "synthetic")},
-        sha256=file_sha256(model / CHECKPOINT),
-        start=metrics["pretrained_encoder"],
-        utterances=metrics["n_train"],
-        speakers=speaker_keys(speakers if corpus.corpora else f"{corpus.name}-" + speakers),
-        commit=metrics["commit"],
-    )
-    write_lineage(model, [*lineage, own])
+    named = speakers if corpus.corpora else f"{corpus.name}-" + speakers
+    write_lineage(model, [*lineage, Training.of_run(metrics, model / CHECKPOINT, named)])
     finish(folder, metrics)
     logger.info("%s; %s", title_of(metrics), folder)
     for name, measured in metrics.get("corpora", {}).items():

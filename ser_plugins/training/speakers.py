@@ -21,7 +21,7 @@ from ser_plugins.corpora.speakers import read_trials, split_speakers
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import curve_figure
 from ser_plugins.evaluation.measures import pair_error
-from ser_plugins.model_folder.lineage import Lineage, Training, file_sha256, speaker_keys, write_lineage
+from ser_plugins.model_folder.lineage import Lineage, Training, write_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT, inference_yaml, save_model_folder
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.modules import unwrap
@@ -96,7 +96,7 @@ def check_shards(shards: ShardFolder, normalizer: SpeechNormalizer) -> None:
     """
     package = "none" if normalizer.vad == "none" else VADS[normalizer.vad][0]
     if shards.index["settings"]["vad"].split()[0] != package:
-        raise InputError(f"{shards.folder} was made with another vad; give the corpus' folder to pack it anew")
+        raise InputError(f"{shards.folder} was made with another vad; give the corpus' folder to pack it again")
 
 
 def read_speakers(recipe: Recipe) -> Corpus:
@@ -131,6 +131,7 @@ def export_encoder(
     metrics = {
         "strategy": tree["strategy"],
         "corpus": shards.index.get("corpus", tree["corpus"]),  # of a merged one its parts: one+two
+        "licence": shards.index.get("licence", "unknown"),  # shards of earlier versions have none
         "synthetic": synthetic,
         "seed": tree["seed"],
         "speakers": len(shards.speakers),
@@ -148,15 +149,8 @@ def export_encoder(
     encoder = output / "encoder"
     save_model_folder(encoder, yaml, modules["embedding_model"], modules["classifier"], tree["labels"])
     merged = "+" in metrics["corpus"]
-    own = Training(
-        **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "seed", "synthetic", "commit")},
-        fold=None,
-        sha256=file_sha256(encoder / CHECKPOINT),
-        start=metrics["pretrained_encoder"],
-        utterances=metrics["n_train"],
-        about=f"a student of {metrics['teacher']}" if "teacher" in metrics else "",
-        speakers=speaker_keys(name if merged else f"{metrics['corpus']}-{name}" for name in shards.speakers),
-    )
-    write_lineage(encoder, [*lineage, own])
+    speakers = (name if merged else f"{metrics['corpus']}-{name}" for name in shards.speakers)
+    about = f"a student of {metrics['teacher']}" if "teacher" in metrics else ""
+    write_lineage(encoder, [*lineage, Training.of_run(metrics, encoder / CHECKPOINT, speakers, about)])
     finish(output, metrics)
     logger.info("%s; %s", title, encoder)

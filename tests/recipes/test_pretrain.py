@@ -167,11 +167,11 @@ def test_shards_are_enough_without_the_corpus(run, finished, arguments, pretrain
     assert "has the pairs that it was packed with; without effect: --valid_speakers" in caplog.text
     words[words.index("--output_folder") + 1] = str(tmp_path / "other")
     recipe = Recipe.from_arguments(words)
-    with pytest.raises(InputError, match="made with another vad; give the corpus' folder to pack it anew"):
+    with pytest.raises(InputError, match="made with another vad; give the corpus' folder to pack it again"):
         pretrain.run(replace(recipe, tree={**recipe.tree, "vad": "webrtc"}))
 
 
-def test_ghosts_that_are_added_start_fresh(finished, caplog):
+def test_added_ghosts_keep_their_initial_values(finished, caplog):
     recipe_weights = weights(finished)
     from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder
 
@@ -179,7 +179,7 @@ def test_ghosts_that_are_added_start_fresh(finished, caplog):
     with caplog.at_level("INFO"):
         report = transfer(encoder, str(finished / "encoder"))
     assert report["partial"] == ["pooling.assignment.weight", "pooling.assignment.bias"]
-    assert "ghost clusters, which start fresh" in caplog.text
+    assert "ghost clusters, which keep their initial values" in caplog.text
     torch.testing.assert_close(encoder.pooling.assignment.weight[:10], recipe_weights["pooling.assignment.weight"])
 
 
