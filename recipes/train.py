@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain.utils.distributed import run_on_main
+from torch import Tensor
 
 from ser_plugins.configuration import Tree
 from ser_plugins.corpora.corpus import Corpus
@@ -25,6 +26,7 @@ from ser_plugins.training.cross_validation import (
     prepare_corpus,
     write_division,
 )
+from ser_plugins.training.frozen import freeze, thaw
 from ser_plugins.training.recipe import Recipe, start
 from ser_plugins.training.run import begin, exclusive, fit, load_pretrained, make_brain, pretrained_source, run_facts
 
@@ -60,6 +62,7 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path) -> None:
     tree = fold_tree(recipe.tree, corpus, parts, fold)
     hparams = begin(tree, folder)
     lineage, transferred = load_pretrained(hparams["embedding_model"], tree)
+    replaced = freeze(hparams, tree)  # only where freeze_backbone says so
 
     brain = make_brain(EncoderBrain, hparams, recipe.options, folder)
     train_loader, valid_loader = make_loaders(brain, hparams, parts)
@@ -71,16 +74,24 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path) -> None:
         **({"valid_accuracy": best["accuracy"]} if "accuracy" in best else {}),
         **run_facts(hparams, best),
     }
-    run_on_main(finish_fold, [tree, corpus, parts, brain, facts, lineage, folder])
+    embeddings = embed_parts(brain, parts, corpus.labels)
+    thaw(brain.modules, replaced)
+    run_on_main(finish_fold, [tree, corpus, parts, brain.modules, embeddings, facts, lineage, folder])
 
 
 def finish_fold(
-    tree: Tree, corpus: Corpus, parts: Parts, brain: EncoderBrain, facts: Facts, lineage: Lineage, folder: Path
+    tree: Tree,
+    corpus: Corpus,
+    parts: Parts,
+    modules: Any,
+    embeddings: dict[str, Tensor],
+    facts: Facts,
+    lineage: Lineage,
+    folder: Path,
 ) -> None:
     """Evaluate on the test part, and leave metrics, predictions and a model folder."""
-    embeddings = embed_parts(brain, parts, corpus.labels)
-    metrics = evaluate_fold(tree, corpus, parts, brain.modules.classifier, embeddings, facts, folder)
-    export_fold(tree, corpus, parts, brain.modules, embeddings, metrics, lineage, folder)
+    metrics = evaluate_fold(tree, corpus, parts, modules.classifier, embeddings, facts, folder)
+    export_fold(tree, corpus, parts, modules, embeddings, metrics, lineage, folder)
 
 
 if __name__ == "__main__":

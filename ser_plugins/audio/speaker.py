@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ser_plugins.errors import InputError
 
-SPEAKER_NORMALIZATION = ("none", "features", "features+embeddings")
-"""What is normalised by speaker: nothing, the spectrograms (S7), or the spectrograms and the embeddings (S8)."""
+SPEAKER_NORMALIZATION = ("none", "features", "embeddings", "features+embeddings")
+"""What is normalised by speaker: nothing, the spectrograms (S7), the embeddings, or both (S8)."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class SpectrogramNorm(nn.Module):
     axis : {"utterance", "bin", "frame"}
         Over what the statistics are taken: all values of an utterance; each frequency bin over time; or each frame over
         its bins (Xie et al., ICASSP 2019). "speaker" is the old spelling of ``speaker_normalization="features"``.
-    speaker_normalization : {"none", "features", "features+embeddings"}
+    speaker_normalization : {"none", "features", "embeddings", "features+embeddings"}
         With "features" and "features+embeddings" the mean of each bin and the common deviation of all bins over all
         utterances of a speaker take the place of the statistics of ``axis``. Where ``forward`` is given no statistics,
         they are taken over the utterance.
@@ -160,7 +160,7 @@ class SpectrogramNorm(nn.Module):
     def __init__(
         self,
         axis: Literal["utterance", "bin", "frame", "speaker"] = "utterance",
-        speaker_normalization: Literal["none", "features", "features+embeddings"] = "none",
+        speaker_normalization: Literal["none", "features", "embeddings", "features+embeddings"] = "none",
     ) -> None:
         super().__init__()
         if axis == "speaker":
@@ -186,13 +186,14 @@ class SpectrogramNorm(nn.Module):
         Raises
         ------
         ValueError
-            If statistics of a speaker are given and ``speaker_normalization`` is "none".
+            If statistics of a speaker are given and ``speaker_normalization`` does not say so.
         """
-        by_speaker = self.speaker_normalization != "none"
+        by_speaker = "features" in self.speaker_normalization
         mask = frame_mask(count_frames(feats, lengths), feats.shape[1]).unsqueeze(-1)
         if speaker is not None:
             if not by_speaker:
-                raise ValueError("statistics of a speaker need speaker_normalization='features'; it is 'none'")
+                mode = self.speaker_normalization
+                raise ValueError(f"statistics of a speaker need speaker_normalization='features'; it is {mode!r}")
             speaker = speaker.to(feats.device).unsqueeze(-2)
             return (feats - speaker[..., :-1]) * mask / (speaker[..., -1:] + 1e-5)
         dims = self.DIMS["bin" if by_speaker else self.axis]

@@ -27,12 +27,12 @@ SECONDS = 30.0  # of a recording, processed at a time
 
 def normalizes_features(model: EncoderClassifier) -> bool:
     """Return whether the model normalises spectrograms by speaker (S7, S8)."""
-    return getattr(model.mods.mean_var_norm, "speaker_normalization", "none") != "none"
+    return getattr(model.mods.mean_var_norm, "speaker_normalization", "none").startswith("features")
 
 
 def normalizes_embeddings(model: EncoderClassifier) -> bool:
     """Return whether the model subtracts from an embedding the speaker's mean embedding (S8)."""
-    return getattr(model.mods.embedding_model, "speaker_normalization", "none") == "features+embeddings"
+    return getattr(model.mods.embedding_model, "speaker_normalization", "none").endswith("embeddings")
 
 
 def normalizes_by_speaker(model: EncoderClassifier) -> bool:

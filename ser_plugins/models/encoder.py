@@ -26,9 +26,10 @@ class UtteranceEncoder(nn.Module):
     embedding_size : int, optional
         Neurons of the embedding layer, E. A batch normalisation follows: without it the doubly normalised VLAD vector
         trains several times more slowly. None leaves the pooled vector as it is.
-    speaker_normalization : {"none", "features", "features+embeddings"}
-        With "features+embeddings" the bias of the last batch normalisation is left out of the embeddings, for the mean
-        of the speaker's embeddings is then subtracted outside (`center_by_speaker`, or `SpeakerStatistics.embedding`).
+    speaker_normalization : {"none", "features", "embeddings", "features+embeddings"}
+        With "embeddings" and "features+embeddings" the bias of the last batch normalisation is left out of the
+        embeddings, for the mean of the speaker's embeddings is then subtracted outside (`center_by_speaker`, or
+        `SpeakerStatistics.embedding`).
     speaker_centred : bool
         Old spelling of ``speaker_normalization="features+embeddings"``, for older model folders.
 
@@ -55,7 +56,7 @@ class UtteranceEncoder(nn.Module):
         backbone: nn.Module,
         pooling: nn.Module,
         embedding_size: int | None = 512,
-        speaker_normalization: Literal["none", "features", "features+embeddings"] = "none",
+        speaker_normalization: Literal["none", "features", "embeddings", "features+embeddings"] = "none",
         speaker_centred: bool = False,
     ) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class UtteranceEncoder(nn.Module):
         if self.embedding is None or self.norm is None:
             return embedding.unsqueeze(1)
         embedding = self.norm(self.embedding(embedding.to(self.norm.weight.dtype)))
-        if self.speaker_normalization == "features+embeddings":
+        if "embeddings" in self.speaker_normalization:
             embedding = embedding - self.norm.bias
         return embedding.unsqueeze(1)
 

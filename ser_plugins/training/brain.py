@@ -41,7 +41,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
     - ``weight_average``: a `WeightAverage`, which validation uses and `load_best` keeps;
     - ``lr_schedule``: ``epoch -> learning rate``; ``backbone_lr_factor``: the backbone's share of it;
       ``frozen_epochs``: first epochs in which the backbone keeps its weights;
-    - ``speaker_normalization``: "features+embeddings" subtracts from each embedding the mean of its speaker's;
+    - ``speaker_normalization``: "embeddings" and "features+embeddings" subtract from each embedding the
+      mean of its speaker's;
     - ``step_seeds``: a `StepSeeds`; ``cuda_graphs``: an `EncoderGraphs`; ``train_logger``: SpeechBrain's.
 
     Validation measures the classifier's accuracy, or that of the nearest class centroid where no classifier is trained.

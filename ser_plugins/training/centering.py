@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ser_plugins.audio.speaker import SPEAKER_NORMALIZATION
+from ser_plugins.audio.speaker import check_mode
 from ser_plugins.models.encoder import center_by_speaker
 
 
@@ -17,8 +17,8 @@ class SpeakerCentering:
 
     Parameters
     ----------
-    speaker_normalization : {"none", "features", "features+embeddings"}
-        The last one subtracts.
+    speaker_normalization : {"none", "features", "embeddings", "features+embeddings"}
+        The last two subtract.
 
     Raises
     ------
@@ -32,10 +32,7 @@ class SpeakerCentering:
     """
 
     def __init__(self, speaker_normalization: str = "none") -> None:
-        if speaker_normalization not in SPEAKER_NORMALIZATION:
-            known = ", ".join(SPEAKER_NORMALIZATION)
-            raise ValueError(f"speaker_normalization must be one of {known}, not {speaker_normalization!r}")
-        self.active = speaker_normalization == "features+embeddings"
+        self.active = "embeddings" in check_mode(speaker_normalization)
 
     def __call__(
         self, embeddings: Tensor, speakers: Sequence[str], repeat: Callable[[Tensor], Tensor] = lambda index: index

@@ -110,7 +110,7 @@ def prepare_corpus(recipe: Recipe, corpus: Corpus) -> Corpus:
     paths = [str(path) for path in corpus.table["path"]]
     prepared = prepare(paths, recipe.normalizer(), recipe.tree["cache_folder"])
     table = corpus.table.assign(prepared=list(map(str, prepared)))
-    if recipe.tree["speaker_normalization"] != "none":
+    if "features" in recipe.tree["speaker_normalization"]:
         table = with_speaker_features(table, recipe.features())
     return replace(corpus, table=table)
 
@@ -119,7 +119,7 @@ def make_batches(hparams: Mapping[str, Any], parts: Parts) -> BalancedBatchSampl
     """Make the sampler of training batches; with centered embeddings, a batch holds all emotions of its speakers."""
     classes = list(hparams["labels"])
     labels = [classes.index(name) for name in parts["train"]["emotion"]]
-    centered = hparams["speaker_normalization"] == "features+embeddings"
+    centered = "embeddings" in hparams["speaker_normalization"]
     speakers = list(parts["train"]["speaker"]) if centered else None
     return BalancedBatchSampler(labels, hparams["batch_size"], seed=hparams["seed"], speakers=speakers)
 

@@ -18,8 +18,8 @@ from speechbrain.utils.run_opts import RunOptions
 from torch import Tensor
 
 from ser_plugins import configuration
-from ser_plugins.audio.handmade import keep_features
 from ser_plugins.audio.speech import SpeechNormalizer
+from ser_plugins.audio.stored import keep_features
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError

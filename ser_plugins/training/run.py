@@ -22,7 +22,7 @@ from speechbrain.utils.train_logger import FileTrainLogger
 from torch import nn
 
 from ser_plugins import configuration
-from ser_plugins.audio.handmade import keep_features
+from ser_plugins.audio.stored import keep_features
 from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import METRICS

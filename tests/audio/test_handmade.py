@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures, keep_features
+from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
+from ser_plugins.audio.stored import keep_features
 from ser_plugins.errors import InputError
 
 KINDS = [CepstralFeatures, SpectralFeatures]

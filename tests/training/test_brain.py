@@ -317,7 +317,7 @@ def test_a_mixed_spectrogram_is_trained_for_both_of_its_labels():
         ({"mixup": -1}, "alpha of mixup must be above 0, got -1"),
         ({"mixup": 0.4, "metric_loss": TripletLoss(0.1)}, "mixup mixes two labels, and a metric loss"),
         ({"mixup": 0.4, "speaker_normalization": "features+embeddings"}, "mixup mixes speakers"),
-        ({"speaker_normalization": "voice"}, "must be one of none, features, features"),
+        ({"speaker_normalization": "voice"}, "must be one of none, features, embeddings"),
         ({"lr_schedule": "cosine"}, "lr_schedule: 'cosine' is no schedule; give !new:"),
         ({"backbone_lr_factor": -1}, "backbone_lr_factor: -1 is not allowed"),
         ({"frozen_epochs": "no"}, "frozen_epochs: 'no' is not allowed"),
