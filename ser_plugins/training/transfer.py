@@ -18,6 +18,7 @@ from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, WEIGHTS
 from ser_plugins.model_folder.source import find_folder
 
 logger = logging.getLogger(__name__)
+SHOWN = 5  # names of weights that a line of the log lists
 FEATURES = ("compute_features", "mean_var_norm")
 KINDS = {
     "matched": "matched",
@@ -97,7 +98,8 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
         raise InputError(f"no weight of {path} fits this encoder; give an encoder of the same network")
     for kind, names in report.items():
         if names:
-            logger.info("transfer: %d weights %s%s", len(names), KINDS[kind], "" if kind == "matched" else f": {names}")
+            more = f": {names[:SHOWN]}{' …' * (len(names) > SHOWN)}" if kind != "matched" else ""
+            logger.info("transfer: %d weights %s%s", len(names), KINDS[kind], more)
     return report
 
 
