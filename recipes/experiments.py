@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every table and figure of the paper: python recipes/experiments.py table2|table3|sweep|ensemble|figures|report …."""
+"""Every table and figure of the paper: python recipes/experiments.py COMMAND …."""
 
 import argparse
 import logging
@@ -15,10 +15,14 @@ from ser_plugins.experiments.gallery import draw_figures
 from ser_plugins.experiments.jobs import Job, make_ready, plan, run_jobs
 from ser_plugins.experiments.page import write_report
 from ser_plugins.experiments.published import write_table
+from ser_plugins.experiments.records import record
 from ser_plugins.experiments.runs import NUMBER, read_experiments
+from ser_plugins.experiments.summary import write_results
 
 RECIPES = Path(os.path.relpath(Path(__file__).parent))
-HPARAMS = RECIPES.parent / "hparams"
+ROOT = RECIPES.parent
+HPARAMS = ROOT / "hparams"
+RECORDS = ROOT / "results_records"
 STRATEGIES = {"table2": "s1,s2,s3,s4,s5", "table3": "bhavan,issa,kumar,ghaleb,huang,s5", "sweep": "s5"}
 
 
@@ -37,7 +41,9 @@ def main() -> None:
 
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description="Every table and figure of the paper, from runs of recipes/train.py.")
-    commands = parser.add_subparsers(required=True, metavar="table2|table3|sweep|ensemble|figures|report")
+    commands = parser.add_subparsers(
+        required=True, metavar="table2|table3|sweep|ensemble|figures|report|record|results"
+    )
     options = "; all other options are those of recipes/train.py"
     for name, command, about in [
         ("table2", partial(table, 2), f"train strategies on folds, what is missing, and write Table 2{options}"),
@@ -46,10 +52,14 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         ("ensemble", ensemble, "measure the mean of several experiments' probabilities, beside each of them"),
         ("figures", figures, "draw confusion matrices, embeddings and sweeps of the results in a folder"),
         ("report", report, "write report.html and report.md of the results in a folder, figures included"),
+        ("record", keep, "keep metrics and predictions of experiments in results_records/"),
+        ("results", results, "write RESULTS.md and the README's table from results_records/"),
     ]:
         one = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
         one.set_defaults(command=command)
-        if name == "ensemble":
+        if name == "results":
+            continue
+        if name in {"ensemble", "record"}:
             one.add_argument("folders", type=Path, nargs="+", help="results/<strategy>/<corpus>/<seed>")
             continue
         if name in {"figures", "report"}:
@@ -62,7 +72,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         one.add_argument("--results", "--output_folder", type=Path, default=Path("results"), help="(%(default)s)")
         one.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     given, rest = parser.parse_known_args(words)
-    if rest and given.command in {ensemble, figures, report}:
+    if rest and given.command in {ensemble, figures, report, keep, results}:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return given, rest
 
@@ -110,6 +120,18 @@ def figures(given: argparse.Namespace, _: list[str]) -> list[str]:
 
 def report(given: argparse.Namespace, _: list[str]) -> list[str]:
     print(write_report(given.results))
+    return []
+
+
+def keep(given: argparse.Namespace, _: list[str]) -> list[str]:
+    for folder in given.folders:
+        print(record(folder, RECORDS))
+    return []
+
+
+def results(*_: object) -> list[str]:
+    write_results(RECORDS, ROOT / "RESULTS.md", ROOT / "README.md")
+    print(f"{ROOT / 'RESULTS.md'}, {ROOT / 'README.md'}")
     return []
 
 

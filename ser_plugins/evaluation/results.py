@@ -64,7 +64,7 @@ class Run:
 
     def scores(self) -> pd.DataFrame:
         """Read ``predictions.csv``: test utterances, true and predicted emotions, log-probability of each class."""
-        file = self.folder / "predictions.csv"
+        file = next(iter(self.folder.glob("predictions.csv*")), self.folder / "predictions.csv")  # a record's has .gz
         try:
             table = pd.read_csv(file, dtype=dict.fromkeys([*PREDICTIONS, "corpus"], str), keep_default_na=False)
         except (OSError, ValueError) as error:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import METRICS, PREDICTIONS, read_runs
-from ser_plugins.files import atomic_path, atomic_write
+from ser_plugins.files import atomic_write
 
-RECORDS = Path("results_records")
 DIGITS = 3  # of the log-probabilities
 
 
-def record(folder: Path, records: Path = RECORDS) -> Path:
+def record(folder: Path, records: Path) -> Path:
     """Copy metrics and predictions of the finished folds of an experiment; return the record's folder.
 
     Parameters
@@ -40,8 +40,8 @@ def record(folder: Path, records: Path = RECORDS) -> Path:
         classes = [name for name in table.columns if name not in {*PREDICTIONS, "corpus"}]
         table[classes] = table[classes].astype(float).round(DIGITS)
         place = target / f"fold{run.fold}"
-        with atomic_path(place / "predictions.csv.gz") as path:
-            table.to_csv(path, index=False, lineterminator="\n", compression={"method": "gzip", "mtime": 0})
+        text = table.to_csv(index=False, lineterminator="\n")
+        atomic_write(place / "predictions.csv.gz", gzip.compress(text.encode(), mtime=0))  # the same bytes each time
         kept = {key: value for key, value in run.metrics.items() if key != "confusion"}
         atomic_write(place / METRICS, json.dumps(kept, indent=1) + "\n")
     return target

@@ -1,0 +1,100 @@
+"""Records of published runs, and the pages that are written from them."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_plugins.errors import InputError
+from ser_plugins.evaluation.results import read_runs
+from ser_plugins.experiments.records import record
+from ser_plugins.experiments.runs import read_experiments
+from ser_plugins.experiments.summary import BEGIN, END, about, fold_table, readme_table, results_page, write_results
+
+ROOT = Path(__file__).parents[2]
+LABELS = ["neutral", "happy", "sad"]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two folds of S1 on RAVDESS, of which 3 of 4 and 2 of 4 utterances are right."""
+    rng = np.random.default_rng(0)
+    for fold, right in ((1, 3), (2, 2)):
+        folder = tmp_path / f"results/S1/ravdess/1/fold{fold}"
+        folder.mkdir(parents=True)
+        scores = np.log(rng.dirichlet(np.ones(3), 4))
+        table = pd.DataFrame({"id": [f"{fold}-{i}" for i in range(4)], "speaker": [f"{fold}a", f"{fold}b"] * 2})
+        table["emotion"] = "sad"
+        table["predicted"] = ["sad"] * right + ["happy"] * (4 - right)
+        pd.concat([table, pd.DataFrame(scores, columns=LABELS)], axis=1).to_csv(folder / "predictions.csv", index=False)
+        metrics = {
+            **{"strategy": "S1", "corpus": "ravdess", "seed": 1, "fold": fold, "synthetic": False, "n_test": 4},
+            **{"accuracy": right / 4, "uar": right / 4, "macro_f1": 0.5, "pretrained_encoder": "none"},
+            **{"speaker_normalization": "none", "confusion": [[0]], "commit": "abc", "seconds": 60.0},
+            "command": f"python recipes/train.py hparams/s1.yaml --corpus ravdess --fold {fold}",
+        }
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    return tmp_path / "results"
+
+
+def test_a_record_holds_what_the_folds_do(results, tmp_path):
+    folder = record(results / "S1/ravdess/1", tmp_path / "records")
+    assert folder == tmp_path / "records/S1/ravdess/1"
+    for run, kept in zip(read_runs(results / "S1/ravdess/1"), read_runs(folder), strict=True):
+        pd.testing.assert_frame_equal(run.scores(), kept.scores(), atol=6e-4)
+        assert {**run.metrics} == {**kept.metrics, "confusion": [[0]]}
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    record(results / "S1/ravdess/1", tmp_path / "records")
+    assert before == {file: file.read_bytes() for file in before}
+
+
+def test_nothing_synthetic_is_recorded(results, tmp_path):
+    for file in results.rglob("metrics.json"):
+        file.write_text(file.read_text().replace('"synthetic": false', '"synthetic": true'))
+    with pytest.raises(InputError, match="no figure is published"):
+        record(results / "S1/ravdess/1", tmp_path / "records")
+    with pytest.raises(InputError, match="no finished fold"):
+        record(results / "S2/ravdess/1", tmp_path / "records")
+
+
+def test_the_page_has_the_means_of_the_folds(results):
+    page = results_page(read_experiments(results), results)
+    [row] = [line for line in page.splitlines() if line.startswith("| S1: ")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:5] == ["1", "2", "62.5", f"{np.std([75, 50], ddof=1):.1f}"]
+    assert cells[-1] == "67.9"  # Table 2 of the paper
+    assert "| ravdess | S1 | 1 | 75.0 | 50.0 |" in page
+    assert "`python recipes/train.py hparams/s1.yaml --corpus ravdess --fold all` | abc | 2 |" in page
+    assert "S1 (2 of 10 folds), S2, S3" in page and "- CREMA-D: S1, S2" in page
+
+
+def test_the_readme_lists_whole_rows_only(results, tmp_path):
+    assert "S1" not in readme_table(read_experiments(results), results)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_results(results, tmp_path / "RESULTS.md", readme)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n| system |") and text.endswith(f"{END}\nafter\n") and "old" not in text
+    readme.write_text("no place")
+    with pytest.raises(InputError, match=re.escape(BEGIN)):
+        write_results(results, tmp_path / "RESULTS.md", readme)
+
+
+@pytest.mark.parametrize("strategy", ["S1", "S5", "S9", "Probe", "Bhavan"])
+def test_each_strategy_has_a_description(strategy):
+    assert re.fullmatch(rf"{strategy}: [a-z\d].+", about(strategy))
+
+
+def test_the_published_pages_are_those_of_the_records():
+    """If it fails: python recipes/experiments.py results."""
+    experiments = read_experiments(ROOT / "results_records")
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(experiments, ROOT / "results_records")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    assert readme.strip() == readme_table(experiments, ROOT / "results_records").strip()
+    kept = pd.read_csv(ROOT / "results_records/folds.csv", index_col=[0, 1, 2])
+    expected = fold_table(experiments)
+    expected.columns = expected.columns.astype(str)
+    pd.testing.assert_frame_equal(kept, expected, atol=0.0051)
