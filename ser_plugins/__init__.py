@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ser_plugins.audio.distortion import Babble, RandomEqualizer, RandomLevel
 from ser_plugins.audio.fbank import KaldiFbank, MeanNorm
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
 from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ser_plugins.model_folder.loading import load
 
 __all__ = [
+    "Babble",
     "BaggedSVMClassifier",
     "CAMPPlus",
     "CepstralFeatures",
@@ -43,6 +45,8 @@ __all__ = [
     "MeanPooling",
     "MelSpectrogram",
     "ProjectedGhostVLAD",
+    "RandomEqualizer",
+    "RandomLevel",
     "SEResNet34",
     "SSLBackbone",
     "SVMClassifier",
