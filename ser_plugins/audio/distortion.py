@@ -41,7 +41,8 @@ class RandomEqualizer(nn.Module):
         spectrum = torch.fft.rfft(wavs)
         hertz = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1])
         decibels = _interpolate(torch.log2(hertz + 60), torch.log2(torch.tensor(OCTAVES) + 60), gains)
-        return torch.fft.irfft(spectrum * (10 ** (decibels / 20)).to(wavs.device), wavs.shape[1])
+        filtered: Tensor = torch.fft.irfft(spectrum * (10 ** (decibels / 20)).to(wavs.device), wavs.shape[1])
+        return filtered
 
 
 class RandomLevel(nn.Module):
@@ -65,8 +66,7 @@ class RandomLevel(nn.Module):
     def forward(self, wavs: Tensor) -> Tensor:
         """Scale ``wavs`` [B, T]; silence stays."""
         decibels = torch.empty(len(wavs), 1, device=wavs.device).uniform_(self.low, self.high)
-        scaled: Tensor = wavs / _rms(wavs) * 10 ** (decibels / 20)
-        return scaled
+        return wavs / _rms(wavs) * 10 ** (decibels / 20)
 
 
 class Babble(nn.Module):
