@@ -23,8 +23,12 @@ def experiments(*words: object) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def options(arguments, tmp_path):
-    """All but the strategy of the shortest run into ``tmp_path / "out"``."""
-    return arguments("s1", tmp_path / "out", number_of_epochs=1)[1:]
+    """All but strategy and initial weights of the shortest run into ``tmp_path / "out"``."""
+    words = arguments("s1", tmp_path / "out", number_of_epochs=1)[1:]
+    if "--pretrained_encoder" in words:
+        index = words.index("--pretrained_encoder")
+        del words[index : index + 2]
+    return words
 
 
 @pytest.mark.slow
