@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import METRICS, PREDICTIONS, read_runs
 from ser_plugins.files import atomic_write
 
+OWN_FOLDERS = re.compile(r" --(cache|output)_folder \S+")  # of the machine that ran it
 DIGITS = 3  # of the log-probabilities
 
 
@@ -43,5 +45,6 @@ def record(folder: Path, records: Path) -> Path:
         text = table.to_csv(index=False, lineterminator="\n")
         atomic_write(place / "predictions.csv.gz", gzip.compress(text.encode(), mtime=0))  # the same bytes each time
         kept = {key: value for key, value in run.metrics.items() if key != "confusion"}
+        kept["command"] = OWN_FOLDERS.sub("", str(kept["command"]))
         atomic_write(place / METRICS, json.dumps(kept, indent=1) + "\n")
     return target

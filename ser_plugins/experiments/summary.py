@@ -16,7 +16,7 @@ from ser_plugins.experiments.runs import Experiment, read_experiments
 from ser_plugins.files import atomic_write
 
 CORPORA = {"ravdess": "RAVDESS", "cremad": "CREMA-D"}
-HEADER = re.compile(r"# (?:(?P<name>[\w-]+): )?(?P<about>.+?)\.?\n")
+HEADER = re.compile(r"# [^:\n]+: (?P<about>.+?)\.(?: |\n)")
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 EXPECTED = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "Bhavan", "Issa", "Kumar", "Ghaleb", "Huang")
 
@@ -109,7 +109,7 @@ def about(strategy: str) -> str:
     found = HEADER.match(file.read_text(encoding="utf-8")) if file else None
     if found is None:
         return strategy
-    return f"{strategy}: {found['about'][0].lower()}{found['about'][1:].split('. ')[0]}" if found["about"] else strategy
+    return f"{strategy}: {found['about']}"
 
 
 def preset(strategy: str) -> Path | None:
