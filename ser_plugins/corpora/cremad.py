@@ -10,6 +10,13 @@ from ser_plugins.corpora.files import check_utterances, find_utterances
 CODES = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
 ACTORS = range(1001, 1092)
+# From the corpus' VideoDemographics.csv; the other 48 actors are men.
+WOMEN = {
+    *(1002, 1003, 1004, 1006, 1007, 1008, 1009, 1010, 1012, 1013, 1018, 1020, 1021, 1024, 1025),
+    *(1028, 1029, 1030, 1037, 1043, 1046, 1047, 1049, 1052, 1053, 1054, 1055, 1056, 1058, 1060),
+    *(1061, 1063, 1072, 1073, 1074, 1075, 1076, 1078, 1079, 1082, 1084, 1089, 1091),
+}
+LEVELS = {"HI": "high", "LO": "low", "MD": "medium", "XX": "unspecified"}
 NEVER_RECORDED = ("1002_TIE_NEU", "1008_WSI", "1009_MTI", "1019_ITH", "1076_ITS_NEU")
 KNOWN_FAULTS = {
     "1076_MTI_SAD_XX": "known to be silent",
@@ -44,6 +51,27 @@ def file_stems() -> list[str]:
         for level in (("HI", "LO", "MD") if sentence == "IEO" and code != "NEU" else ("XX",))
         if not f"{actor}_{sentence}_{code}".startswith(NEVER_RECORDED)
     ]
+
+
+def utterances() -> pd.DataFrame:
+    """Describe all utterances by their names, without audio.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``id``, ``speaker``, ``emotion``, and the ``sex``, ``intensity`` and ``sentence`` of each.
+
+    Example
+    -------
+    >>> utterances().iloc[-1].tolist()
+    ['1091_WSI_SAD_XX', '1091', 'sad', 'female', 'unspecified', 'WSI']
+    """
+    rows = []
+    for stem in file_stems():
+        actor, sentence, code, level = stem.split("_")
+        sex = "female" if int(actor) in WOMEN else "male"
+        rows.append((stem, actor, CODES[code], sex, LEVELS[level], sentence))
+    return pd.DataFrame(rows, columns=["id", "speaker", "emotion", "sex", "intensity", "sentence"])
 
 
 class CremaD:

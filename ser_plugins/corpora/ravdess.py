@@ -15,6 +15,8 @@ from ser_plugins.errors import InputError
 from ser_plugins.metric.wheel import EMOTIONS
 
 ACTORS = 24
+# Intensities, and statements: "Kids are talking by the door", "Dogs are sitting by the door".
+NAMED = ("normal", "strong"), ("kids", "dogs")
 KNOWN_FAULTS = {
     "03-01-03-01-02-01-07": "the same recording as 03-01-03-01-02-02-07",
     "03-01-03-01-02-02-07": "the same recording as 03-01-03-01-02-01-07",
@@ -43,6 +45,28 @@ def file_stems() -> list[str]:
         )
         if not (emotion == 1 and intensity == 2)
     ]
+
+
+def utterances() -> pd.DataFrame:
+    """Describe all utterances by their names, without audio.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``id``, ``speaker``, ``emotion``, and the ``sex``, ``intensity`` and ``sentence`` of each: actors with odd
+        numbers are men.
+
+    Example
+    -------
+    >>> utterances().iloc[-1].tolist()
+    ['03-01-08-02-02-02-24', '24', 'surprised', 'female', 'strong', 'dogs']
+    """
+    rows = []
+    for stem in file_stems():
+        emotion, actor = _decode(stem)
+        intensity, sentence = (names[int(code) - 1] for names, code in zip(NAMED, stem.split("-")[3:5], strict=True))
+        rows.append((stem, actor, emotion, "male" if int(actor) % 2 else "female", intensity, sentence))
+    return pd.DataFrame(rows, columns=["id", "speaker", "emotion", "sex", "intensity", "sentence"])
 
 
 class Ravdess:

@@ -1,0 +1,67 @@
+"""Tables of results, read from CSV, Parquet or JSON Lines."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from ser_plugins.corpora.text import decode
+from ser_plugins.errors import InputError
+
+NAMES = dict.fromkeys(["id", "path", "speaker", "emotion", "predicted", "sex", "intensity", "sentence"], str)
+SHOWN = 3
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """Read a table by the suffix of its file; ids and names stay text, an empty cell is missing.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no table with rows.
+
+    Example
+    -------
+    >>> file = getfixture("tmp_path") / "table.jsonl"
+    >>> _ = file.write_text('{"id": "007", "predicted": "sad"}')
+    >>> read_table(file).to_dict("records")
+    [{'id': '007', 'predicted': 'sad'}]
+    """
+    suffix = file.suffix.lower()
+    if suffix not in {".csv", ".parquet", ".jsonl"}:
+        raise InputError(f"{file} is no .csv, .parquet or .jsonl file; give one")
+    try:
+        if suffix == ".parquet":
+            table = pd.read_parquet(file)
+        elif suffix == ".jsonl":
+            table = pd.read_json(io.StringIO(decode(file.read_bytes(), str(file))), lines=True, dtype=False)
+        else:
+            text = io.StringIO(decode(file.read_bytes(), str(file)))
+            # A name may be NA or None.
+            table = pd.read_csv(text, dtype=NAMES, keep_default_na=False, na_values=[""], skipinitialspace=True)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {file}; check the name") from error
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise InputError(f"{file} cannot be read as {suffix} ({reason}); give a table") from error
+    if table.empty:
+        raise InputError(f"{file} has no rows; give a table with one row per utterance")
+    return table.rename(columns=str)
+
+
+def named(ids: Iterable[object]) -> str:
+    """Name the first ids and count the others.
+
+    Example
+    -------
+    >>> named(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    found = list(map(str, ids))
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more
