@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ser_plugins.evaluation.protocol import Reference
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -58,3 +62,18 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
 def add_labels_option(parser: argparse.ArgumentParser) -> None:
     """Add the labels to choose from."""
     parser.add_argument("--labels", help="emotions to choose from, as happy,sad (default: all of the model)")
+
+
+def add_reference_options(parser: argparse.ArgumentParser) -> None:
+    """Add what predictions are compared with, and the JSON file to write."""
+    reference = parser.add_mutually_exclusive_group(required=True)
+    reference.add_argument("--corpus", choices=["ravdess", "cremad"], help="the corpus, with its ten folds")
+    reference.add_argument("--labels", type=Path, metavar="TABLE", help="own table with id, emotion and speaker")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="results to write")
+
+
+def reference_of(given: argparse.Namespace) -> Reference:
+    """Return the corpus or the table that predictions are compared with."""
+    from ser_plugins.evaluation.protocol import read_reference, reference  # noqa: PLC0415 — pandas loads slowly
+
+    return reference(given.corpus) if given.corpus else read_reference(given.labels)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ser_plugins.files import atomic_path
 
@@ -27,6 +30,7 @@ STYLE = {
     "text.parse_math": False,  # names may contain dollar signs
     "svg.hashsalt": "ser-plugins",  # the same figure gives the same bytes
 }
+NO_DATE: dict[str, Any] = {"metadata": {"Date": None}}
 
 FIELD = re.compile(r"([a-z][a-z_ ]*): ([-+.\deinfa]+)")
 # Label and factor of each result that a curve may show.
@@ -44,9 +48,19 @@ def styled(path: Path, width: float, height: float) -> Iterator[Figure]:
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        for suffix, options in ((".png", {"dpi": 110}), (".svg", {"metadata": {"Date": None}})):
+        for suffix, options in ((".png", {"dpi": 110}), (".svg", NO_DATE)):
             with atomic_path(path.with_suffix(suffix)) as part:
                 figure.savefig(part, format=suffix[1:], **options)
+
+
+def svg(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
+    """Draw a figure, size in inches, and return it as SVG."""
+    content = io.BytesIO()
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        figure.savefig(content, format="svg", **NO_DATE)
+    return content.getvalue()
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str, path: Path) -> None:
@@ -63,19 +77,60 @@ def confusion_figure(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
     path : pathlib.Path
         PNG file to write; an SVG is written beside it.
     """
+    size = confusion_size(labels)
+    with styled(path, size, size) as figure:
+        draw_confusion(figure, confusion, labels, title)
+
+
+def confusion_size(labels: Sequence[str]) -> float:
+    """Return the width and height of the figure of a confusion matrix in inches."""
+    return 2.6 + 0.62 * len(labels)
+
+
+def draw_confusion(figure: Figure, confusion: Sequence[Sequence[int]], labels: Sequence[str], title: str) -> None:
+    """Draw a confusion matrix into a figure; see `confusion_figure`."""
     counts = np.asarray(confusion, dtype=float)
     percent = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
-    size = 2.6 + 0.62 * len(labels)
-    with styled(path, size, size) as figure:
-        axes = figure.subplots()
-        axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-        axes.spines[:].set_visible(False)
-        for i, row in enumerate(percent):
-            for j, value in enumerate(row):
-                axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value > 55 else "black")
-        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set(xlabel="predicted", ylabel="true (rows add up to 100 %)", title=title)
+    axes = figure.subplots()
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    axes.spines[:].set_visible(False)
+    for i, row in enumerate(percent):
+        for j, value in enumerate(row):
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value > 55 else "black")
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true (rows add up to 100 %)", title=title)
+
+
+def draw_actors(figure: Figure, actors: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the accuracy of each actor, lowest first."""
+    values = sorted(100 * one["accuracy"] for one in actors)
+    axes = figure.subplots()
+    axes.plot(range(1, len(values) + 1), values, "o", markersize=4)
+    axes.axhline(float(np.mean(values)), linestyle="--", color=COLOURS[1], label="mean")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="actors, by accuracy", ylabel="accuracy, %", ylim=(0, 100))
+    axes.legend()
+
+
+def draw_reliability(figure: Figure, bins: Sequence[Mapping[str, float]]) -> None:
+    """Draw accuracy against confidence; the area of a point grows with the utterances of its bin."""
+    table = pd.DataFrame(bins)
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], "--", color="grey", label="calibrated")
+    axes.plot(100 * table["confidence"], 100 * table["accuracy"], color=COLOURS[0])
+    sizes = 4 + 200 * table["utterances"] / table["utterances"].sum()
+    axes.scatter(100 * table["confidence"], 100 * table["accuracy"], sizes, color=COLOURS[0], label="predictions")
+    axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 102), aspect="equal")
+    axes.legend()
+
+
+def draw_coverage(figure: Figure, points: Sequence[Mapping[str, float]]) -> None:
+    """Draw the accuracy of the most confident predictions against their share."""
+    table = pd.DataFrame(points)
+    axes = figure.subplots()
+    axes.plot(100 * table["coverage"], 100 * table["accuracy"])
+    axes.set(xlabel="coverage: answered utterances, most confident first, %", ylabel="accuracy, %", ylim=(0, 102))
 
 
 def read_log(path: Path) -> pd.DataFrame:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import bootstrap
+
+DRAWS = 10_000  # bootstrap resamples
 
 
 def accuracy_interval(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
@@ -43,3 +49,46 @@ def accuracy_interval(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
         rng=0,
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+@cache
+def actor_draws(actors: int) -> NDArray[np.float64]:
+    """Return how often each of the actors is in each bootstrap resample [D, A], of a fixed seed.
+
+    Systems that are resampled by the same draws are paired.
+    """
+    return np.random.default_rng(0).multinomial(actors, np.full(actors, 1 / actors), DRAWS).astype(float)
+
+
+def resample(sums: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the sums over the actors of each bootstrap resample.
+
+    Any measure that is a function of sums over utterances, such as a confusion matrix, is computed from them.
+
+    Parameters
+    ----------
+    sums : numpy.ndarray
+        Sums over the utterances of each actor [A, ...].
+
+    Returns
+    -------
+    numpy.ndarray
+        [D, ...]
+
+    Example
+    -------
+    >>> right, clips = resample(np.array([[3, 4], [1, 4]])).T
+    >>> percentiles(right / clips)
+    (0.25, 0.75)
+    """
+    found: NDArray[np.float64] = np.tensordot(actor_draws(len(sums)), sums, axes=1)
+    return found
+
+
+def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the central 95 % of values; NaN if all are NaN."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, roc_curve
 
 from ser_plugins.corpora.corpus import Corpus
+
+Counts = NDArray[np.float64]
 
 
 def measure(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
@@ -92,3 +94,35 @@ def pair_error(embeddings: Mapping[str, ArrayLike], pairs: pd.DataFrame) -> floa
     first, second = (np.stack([np.asarray(embeddings[name]) for name in pairs[key]]) for key in ("first", "second"))
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return equal_error_rate(pairs["target"].tolist(), ((first * second).sum(1) / norms).tolist())
+
+
+def confusions(true: NDArray[np.intp], predicted: NDArray[np.intp], actors: NDArray[np.intp], size: int) -> Counts:
+    """Count the confusion matrix of each actor [A, C, C] from indices [N]; rows are true, columns predicted."""
+    found = np.zeros((actors.max() + 1, size, size))
+    np.add.at(found, (actors, true, predicted), 1.0)
+    return found
+
+
+def rates(confusion: Counts) -> dict[str, Counts]:
+    """Compute ``accuracy``, ``uar`` and ``macro_f1`` [...] and ``recall`` [..., C] from confusion matrices [..., C, C].
+
+    UAR and macro F1 are means over the emotions that occur; the recall of any other is NaN.
+
+    Example
+    -------
+    >>> found = rates(np.array([[3.0, 1.0], [1.0, 1.0]]))
+    >>> [round(float(found[name]), 3) for name in ("accuracy", "uar", "macro_f1")]
+    [0.667, 0.625, 0.625]
+    """
+    right, true, predicted = np.einsum("...ii->...i", confusion), confusion.sum(-1), confusion.sum(-2)
+    occurs = true > 0
+    with np.errstate(invalid="ignore"):
+        recall = np.where(occurs, right / true, np.nan)
+        f1 = np.where(occurs, 2 * right / (true + predicted), 0.0)
+        present = occurs.sum(-1)
+        return {
+            "accuracy": right.sum(-1) / true.sum(-1),
+            "uar": np.where(occurs, recall, 0.0).sum(-1) / present,
+            "macro_f1": f1.sum(-1) / present,
+            "recall": recall,
+        }

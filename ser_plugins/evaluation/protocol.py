@@ -62,13 +62,13 @@ def reference(name: str) -> Reference:
 
 
 def protocol_folds(name: str) -> bytes:
-    """Return ``id, speaker, emotion, block`` of all utterances of ``"ravdess"`` or ``"cremad"`` as CSV.
+    r"""Return ``id, speaker, emotion, block`` of all utterances of ``"ravdess"`` or ``"cremad"`` as CSV.
 
     The bytes equal those of the ``folds.csv`` that a training on the complete corpus writes.
 
     Example
     -------
-    >>> print(*protocol_folds("ravdess").decode().splitlines()[:2], sep="\\n")
+    >>> print(*protocol_folds("ravdess").decode().splitlines()[:2], sep="\n")
     id,speaker,emotion,block
     03-01-01-01-01-01-01,01,neutral,1
     """
@@ -88,7 +88,7 @@ def read_reference(file: Path) -> Reference:
     """
     table = read_table(file)
     if missing := [name for name in ("id", "emotion", "speaker") if name not in table]:
-        raise InputError(f"{file} lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}")
+        raise InputError(f"{file} lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}")
     table = table[[name for name in ("id", "speaker", "emotion", "fold", *GROUPS) if name in table]]
     table = table.rename(columns={"fold": "block"})
     if (empty := table.isna().any(axis=1)).any():

@@ -122,16 +122,27 @@ def read_lineage(weights: Path) -> Lineage:
         If the file cannot be read, or records other weights.
     """
     file = weights.with_name(LINEAGE)
+    lineage = read_trainings(file)
+    if lineage and weights.is_file() and lineage[-1].sha256 != file_sha256(weights):
+        raise InputError(f"{file} records other weights than {weights.name}; export the model folder again")
+    return lineage
+
+
+def read_trainings(file: Path) -> Lineage:
+    """Read a ``lineage.json``, first training first; empty where there is no such file.
+
+    Raises
+    ------
+    InputError
+        If the file is no lineage.
+    """
     if not file.is_file():
         return ()
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
-        lineage = tuple(Training(**{**one, "speakers": tuple(one["speakers"])}) for one in records)
+        return tuple(Training(**{**one, "speakers": tuple(one["speakers"])}) for one in records)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} is no lineage; export the model folder again") from error
-    if lineage and weights.is_file() and lineage[-1].sha256 != file_sha256(weights):
-        raise InputError(f"{file} records other weights than {weights.name}; export the model folder again")
-    return lineage
 
 
 def check_unheard(lineage: Lineage, held_out: pd.DataFrame, source: str) -> None:
