@@ -13,6 +13,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.experiments.ensemble import ensemble_table
 from ser_plugins.experiments.gallery import draw_figures
 from ser_plugins.experiments.jobs import Job, make_ready, plan, run_jobs
+from ser_plugins.experiments.leaderboard import write_leaderboard
 from ser_plugins.experiments.page import write_report
 from ser_plugins.experiments.published import write_table
 from ser_plugins.experiments.records import record
@@ -23,6 +24,7 @@ RECIPES = Path(os.path.relpath(Path(__file__).parent))
 ROOT = RECIPES.parent
 HPARAMS = ROOT / "hparams"
 RECORDS = ROOT / "results_records"
+LEADERBOARD = ROOT / "docs" / "leaderboard.md"
 STRATEGIES = {"table2": "s1,s2,s3,s4,s5", "table3": "bhavan,issa,kumar,ghaleb,huang,s5", "sweep": "s5"}
 
 
@@ -42,7 +44,7 @@ def main() -> None:
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description="Every table and figure of the paper, from runs of recipes/train.py.")
     commands = parser.add_subparsers(
-        required=True, metavar="table2|table3|sweep|ensemble|figures|report|record|results"
+        required=True, metavar="table2|table3|sweep|ensemble|figures|report|record|results|leaderboard"
     )
     options = "; all other options are those of recipes/train.py"
     for name, command, about in [
@@ -53,11 +55,12 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         ("figures", figures, "draw confusion matrices, embeddings and sweeps of the results in a folder"),
         ("report", report, "write report.html and report.md of the results in a folder, figures included"),
         ("record", keep, "keep metrics and predictions of experiments in results_records/"),
-        ("results", results, "write RESULTS.md and the README's table from results_records/"),
+        ("results", results, "write RESULTS.md, the README's table and the leaderboard from results_records/"),
+        ("leaderboard", leaderboard, "check the predictions and cards in results_records/, and write the leaderboard"),
     ]:
         one = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
         one.set_defaults(command=command)
-        if name == "results":
+        if name in {"results", "leaderboard"}:
             continue
         if name in {"ensemble", "record"}:
             one.add_argument("folders", type=Path, nargs="+", help="results/<strategy>/<corpus>/<seed>")
@@ -72,7 +75,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         one.add_argument("--results", "--output_folder", type=Path, default=Path("results"), help="(%(default)s)")
         one.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     given, rest = parser.parse_known_args(words)
-    if rest and given.command in {ensemble, figures, report, keep, results}:
+    if rest and given.command in {ensemble, figures, report, keep, results, leaderboard}:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return given, rest
 
@@ -132,6 +135,11 @@ def keep(given: argparse.Namespace, _: list[str]) -> list[str]:
 def results(*_: object) -> list[str]:
     write_results(RECORDS, ROOT / "RESULTS.md", ROOT / "README.md")
     print(f"{ROOT / 'RESULTS.md'}, {ROOT / 'README.md'}")
+    return leaderboard()
+
+
+def leaderboard(*_: object) -> list[str]:
+    print(write_leaderboard(RECORDS, LEADERBOARD))
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,11 +13,12 @@ from ser_plugins.corpora.text import decode
 from ser_plugins.errors import InputError
 
 NAMES = dict.fromkeys(["id", "path", "speaker", "emotion", "predicted", "sex", "intensity", "sentence"], str)
+SUFFIXES = (".csv", ".parquet", ".jsonl")
 SHOWN = 3
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Read a table by the suffix of its file; ids and names stay text, an empty cell is missing.
+    """Read a table by the suffix of its file, plain or compressed (.gz); ids stay text, an empty cell is missing.
 
     Raises
     ------
@@ -30,16 +32,17 @@ def read_table(file: Path) -> pd.DataFrame:
     >>> read_table(file).to_dict("records")
     [{'id': '007', 'predicted': 'sad'}]
     """
-    suffix = file.suffix.lower()
-    if suffix not in {".csv", ".parquet", ".jsonl"}:
+    suffix = suffix_of(file)
+    if suffix not in SUFFIXES:
         raise InputError(f"{file} is no .csv, .parquet or .jsonl file; give one")
     try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
         if suffix == ".parquet":
-            table = pd.read_parquet(file)
+            table = pd.read_parquet(io.BytesIO(content))
         elif suffix == ".jsonl":
-            table = pd.read_json(io.StringIO(decode(file.read_bytes(), str(file))), lines=True, dtype=False)
+            table = pd.read_json(io.StringIO(decode(content, str(file))), lines=True, dtype=False)
         else:
-            text = io.StringIO(decode(file.read_bytes(), str(file)))
+            text = io.StringIO(decode(content, str(file)))
             # A name may be NA or None.
             table = pd.read_csv(text, dtype=NAMES, keep_default_na=False, na_values=[""], skipinitialspace=True)
     except InputError:
@@ -52,6 +55,17 @@ def read_table(file: Path) -> pd.DataFrame:
     if table.empty:
         raise InputError(f"{file} has no rows; give a table with one row per utterance")
     return table.rename(columns=str)
+
+
+def suffix_of(file: Path) -> str:
+    """Return the suffix of a table, without that of a compression.
+
+    Example
+    -------
+    >>> suffix_of(Path("fold1/predictions.csv.gz"))
+    '.csv'
+    """
+    return Path(file.name.lower().removesuffix(".gz")).suffix
 
 
 def named(ids: Iterable[object]) -> str:

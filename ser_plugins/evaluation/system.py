@@ -12,12 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.files import named, read_table
+from ser_plugins.evaluation.files import SUFFIXES, named, read_table, suffix_of
 from ser_plugins.evaluation.protocol import Reference
 from ser_plugins.model_folder.lineage import LINEAGE, read_trainings, speaker_keys
 
 FOLD_NAME = re.compile(r"fold_?(\d+)")
-SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _tables(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
     for pattern in ("predictions.*", "fold*/predictions.*"):
-        found = [file for file in source.glob(pattern) if file.suffix in SUFFIXES]
+        found = [file for file in source.glob(pattern) if suffix_of(file) in SUFFIXES]
         if found:
             return sorted(found, key=lambda file: (_fold_of(file) or 0, file))
     raise InputError(f"{source} has no predictions.csv and no fold1/predictions.csv; give the tables")
@@ -99,6 +98,7 @@ def _read(file: Path, reference: Reference) -> pd.DataFrame:
     if table["id"].isna().any():
         raise InputError(f"{file}: row {int(table['id'].isna().argmax()) + 1} has no id; fill it in")
     table = table.assign(id=table["id"].astype(str))
+    _check_known(file, table["id"], reference)
     _check_fold(file, table, reference)
     _check_lineage(file, table, reference)
     probabilities = _probabilities(file, table, reference)
@@ -148,24 +148,29 @@ def _probabilities(file: Path, table: pd.DataFrame, reference: Reference) -> pd.
     return pd.DataFrame(values / sums[:, None], columns=found.columns, index=found.index)
 
 
-def _check_ids(ids: pd.Series[str], reference: Reference, where: str) -> None:
-    known = set(reference.table["id"])
-    if unknown := [one for one in ids if one not in known]:
+def _check_known(file: Path, ids: pd.Series[str], reference: Reference) -> None:
+    known = reference.table["id"]
+    unknown = ids[~ids.isin(known)]
+    if len(unknown):
         raise InputError(
-            f"{where}: {len(unknown)} ids are not in {reference.name}: {named(unknown)}; an id is as {min(known)}"
+            f"{file}: {len(unknown)} ids are not in {reference.name}: {named(unknown)}; an id is as {known.iloc[0]}"
         )
+
+
+def _check_ids(ids: pd.Series[str], reference: Reference, where: str) -> None:
     if (doubled := ids.duplicated()).any():
         raise InputError(f"{where}: {int(doubled.sum())} ids stand twice: {named(ids[doubled])}; keep one row of each")
-    given = set(ids)
-    if missing := [one for one in reference.table["id"] if one not in given]:
+    missing = reference.table["id"][~reference.table["id"].isin(ids)]
+    if len(missing):
         raise InputError(
-            f"{where}: {len(missing)} of {len(known)} utterances have no prediction: {named(missing)}; predict them"
+            f"{where}: {len(missing)} of {len(reference.table)} utterances have no prediction: {named(missing)}; "
+            "predict them"
         )
 
 
 def _fold_of(file: Path) -> int | None:
     """Return the fold that the name of a file or of its folder says."""
-    for name in (file.stem, file.parent.name):
+    for name in (file.name.split(".")[0], file.parent.name):
         if found := FOLD_NAME.fullmatch(name):
             return int(found[1])
     return None
@@ -178,7 +183,7 @@ def _check_fold(file: Path, table: pd.DataFrame, reference: Reference) -> None:
         return
     blocks = table["id"].map(reference.table.set_index("id")["block"])
     folds = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table else pd.Series(fold, table.index)
-    outside = blocks.notna() & (folds != blocks)
+    outside = folds != blocks
     if outside.any():
         ids = table["id"][outside]
         raise InputError(
@@ -190,7 +195,7 @@ def _check_fold(file: Path, table: pd.DataFrame, reference: Reference) -> None:
 
 def _check_lineage(file: Path, table: pd.DataFrame, reference: Reference) -> None:
     """Refuse utterances of speakers that a ``lineage.json`` beside the file or in ``model/`` names as trained on."""
-    speakers = table["id"].map(reference.table.set_index("id")["speaker"]).dropna()
+    speakers = table["id"].map(reference.table.set_index("id")["speaker"])
     for record in (file.parent / LINEAGE, file.parent / "model" / LINEAGE):
         for training in read_trainings(record):
             keys = {one: speaker_keys([f"{reference.name}-{one}"])[0] for one in speakers.unique()}
