@@ -33,9 +33,8 @@ Systems on the [protocol](protocol.md): ten folds, no speaker in two parts of a 
 over all utterances, with 95 % bootstrap intervals over actors. Systems are in the order of their UAR.
 Speaker-normalised systems use all unlabelled utterances of a test speaker. The others see one utterance at a time.
 
-`python recipes/experiments.py leaderboard` writes this page from the predictions in `results_records/`. A record is a folder
-there.
-[How to submit](evaluation.md#submit-to-the-leaderboard) a system.
+`python recipes/experiments.py leaderboard` writes this page from the predictions in `results_records/`; a record is a
+folder there. [How to submit](evaluation.md#submit-to-the-leaderboard) a system.
 """
 NONE = "No system yet."
 
