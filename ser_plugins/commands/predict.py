@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_inference_arguments(parser)
     add_batch_options(parser)
     add_labels_option(parser)
+    parser.add_argument("--unknown", type=float, default=0.0, help="answer unknown below this probability (default: 0)")
     # The old spelling of the command timeline.
     parser.add_argument("--timeline", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--window", type=float, help=argparse.SUPPRESS)
@@ -36,6 +37,6 @@ def run(given: argparse.Namespace) -> None:
         raise InputError("predict takes no --window and --hop; use ser-plugins timeline")
     check_batches(given)
     job = prepare(given)
-    output = prediction_output(job.model, split_labels(given.labels))
+    output = prediction_output(job.model, split_labels(given.labels), given.unknown)
     shown = ["path", "seconds", "emotion", "probability", "warning", "error"]
-    run_files(given, job, output, shown, ["predict", output.schema.names])
+    run_files(given, job, output, shown, ["predict", output.schema.names, given.unknown])

@@ -33,6 +33,7 @@ from ser_plugins.metric.wheel import WHEEL
 logger = logging.getLogger(__name__)
 Paths: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Columns = dict[str, list[Any]]
+UNKNOWN = "unknown"
 GROUP_SECONDS = 600.0  # of files that are read together
 
 
@@ -54,8 +55,10 @@ def embedding_output() -> Output:
     )
 
 
-def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None) -> Output:
+def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None, unknown: float = 0.0) -> Output:
     """Return the output of `predict`: ``emotion``, ``probability``, and the probability of each label."""
+    if not 0 <= unknown <= 1:
+        raise InputError(f"unknown is {unknown}; give a probability from 0 to 1")
     selected, classes = select_labels(model, labels)
     if reserved := RESERVED & set(selected):
         raise InputError(f"the label {min(reserved)!r} is the name of a column of the table; select other labels")
@@ -66,7 +69,10 @@ def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None) ->
         finite = embeddings.isfinite().all(1)
         probabilities = classify(model, embeddings.where(finite[:, None], 0), classes)
         best, index = probabilities.max(1)
-        named = {"emotion": [selected[i] for i in index.tolist()], "probability": best.tolist()}
+        emotions = [
+            selected[i] if p >= unknown else UNKNOWN for i, p in zip(index.tolist(), best.tolist(), strict=True)
+        ]
+        named = {"emotion": emotions, "probability": best.tolist()}
         values = named | dict(zip(selected, probabilities.T.tolist(), strict=True))
         return values, finite & probabilities.isfinite().all(1)
 
@@ -164,6 +170,7 @@ def predict(
     jobs: int = 0,
     batch_seconds: float = BATCH_SECONDS,
     speaker: SpeakerStatistics | None = None,
+    unknown: float = 0.0,
 ) -> pd.DataFrame:
     """Predict the emotion of audio files.
 
@@ -181,6 +188,8 @@ def predict(
         Largest length of a batch in seconds, padding included.
     speaker : SpeakerStatistics, optional
         Statistics of the speaker of all files, as `speaker_statistics` returns them, for a model of S7 or S8.
+    unknown : float
+        Below this probability the emotion is "unknown".
 
     Returns
     -------
@@ -191,7 +200,7 @@ def predict(
     Raises
     ------
     InputError
-        If a label is unknown, or a folder or pattern has no audio file.
+        If a label or ``unknown`` cannot be used, or a folder or pattern has no audio file.
 
     Example
     -------
@@ -202,7 +211,7 @@ def predict(
     >>> list(table.columns), len(table)
     (['path', 'seconds', 'emotion', 'probability', 'happy', 'sad', 'warning', 'error'], 2)
     """
-    return _table(model, paths, prediction_output(model, labels), jobs, batch_seconds, speaker)
+    return _table(model, paths, prediction_output(model, labels, unknown), jobs, batch_seconds, speaker)
 
 
 def embed(

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ser_plugins.audio.speaker import check_mode
 from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.models.calibration import fit_temperature
 
 
 class UtteranceEncoder(nn.Module):
@@ -158,6 +159,29 @@ class SoftmaxClassifier(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Classify ``embeddings`` [..., E]; the logarithm is taken in float32, ``labels`` change nothing."""
         return torch.log_softmax(self.linear(self.dropout(torch.relu(embeddings))).float(), dim=-1)
+
+    @torch.no_grad()
+    def calibrate(self, embeddings: Tensor, labels: Tensor) -> float:
+        """Divide the weights by a temperature, so that the probabilities fit utterances of other speakers.
+
+        No prediction changes. Call it once, after the training, in evaluation mode.
+
+        Parameters
+        ----------
+        embeddings : torch.Tensor
+            Of validation utterances, [N, 1, E].
+        labels : torch.Tensor
+            Class indices [N].
+
+        Returns
+        -------
+        float
+            The temperature, see `ser_plugins.models.calibration.fit_temperature`.
+        """
+        temperature = fit_temperature(self(embeddings), labels)
+        self.linear.weight.div_(temperature)
+        self.linear.bias.div_(temperature)
+        return temperature
 
 
 class MarginClassifier(nn.Module):

@@ -20,6 +20,7 @@ from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import fold_parts, folds_table, write_folds
 from ser_plugins.corpora.prepared import prepare
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.calibration import probability_measures, probability_sums
 from ser_plugins.evaluation.figures import confusion_figure
 from ser_plugins.evaluation.measures import measure, measure_each
 from ser_plugins.files import atomic_path, atomic_write
@@ -152,10 +153,39 @@ def fit_classifier(classifier: Any, embeddings: Mapping[str, Tensor], parts: Par
     labels : sequence of str
         Emotions, in the order of the classes.
     """
-    index = {label: i for i, label in enumerate(labels)}
-    targets = {name: torch.tensor([index[one] for one in parts[name]["emotion"]]) for name in ("train", "valid")}
+    targets = {name: _targets(parts[name], labels) for name in ("train", "valid")}
     classifier.fit(embeddings["train"], targets["train"], embeddings["valid"], targets["valid"])
     logger.info("%s: %s", type(classifier).__name__, classifier.chosen)
+
+
+def calibrate(
+    classifier: Any, embeddings: Mapping[str, Tensor], parts: Parts, labels: Sequence[str]
+) -> dict[str, float]:
+    """Calibrate a classifier on the validation part, if it can be; see `ser_plugins.SoftmaxClassifier.calibrate`.
+
+    Returns
+    -------
+    dict
+        ``temperature``, and the expected calibration error on the test part: ``ece_uncalibrated`` and ``ece``.
+    """
+    if not hasattr(classifier, "calibrate"):
+        return {}
+    targets = _targets(parts["test"], labels)
+    before = calibration_error(classifier(embeddings["test"]), targets)
+    temperature = classifier.calibrate(embeddings["valid"], _targets(parts["valid"], labels))
+    after = calibration_error(classifier(embeddings["test"]), targets)
+    return {"temperature": temperature, "ece_uncalibrated": before, "ece": after}
+
+
+def calibration_error(scores: Tensor, targets: Tensor) -> float:
+    """Compute the expected calibration error of log-probabilities [N, 1, C] for class indices [N]."""
+    probabilities, true = scores.squeeze(1).double().exp().numpy(), targets.numpy()
+    sums = probability_sums(probabilities, true, probabilities.argmax(1), np.zeros_like(true))
+    return float(probability_measures(sums[0])["ece"])
+
+
+def _targets(table: pd.DataFrame, labels: Sequence[str]) -> Tensor:
+    return torch.from_numpy(pd.Index(list(labels)).get_indexer(pd.Index(table["emotion"])))
 
 
 def embed_parts(brain: EncoderBrain, parts: Parts, labels: Sequence[str]) -> dict[str, Tensor]:
@@ -172,7 +202,7 @@ def evaluate_fold(
     facts: dict[str, Any],
     folder: Path,
 ) -> dict[str, Any]:
-    """Fit an SVM if the strategy has one, predict the test part, and write what a run leaves but its model.
+    """Fit an SVM if there is one, calibrate the classifier, predict the test part, and write all results but the model.
 
     Parameters
     ----------
@@ -207,6 +237,7 @@ def evaluate_fold(
         found = classifier.chosen["accuracy"]
         facts = {"valid_accuracy": found, **facts, "classifier_valid_accuracy": found}
     with torch.no_grad():
+        facts = {**calibrate(classifier, embeddings, parts, labels), **facts}
         scores = classifier(embeddings["test"])
     frame = predictions(parts["test"], scores, labels, corpus.corpora)
     metrics = {

@@ -58,6 +58,17 @@ def test_an_unknown_label_is_an_error_that_lists_the_known_ones(model, clips):
         predict(model, clips, labels=["happy", "glad"])
 
 
+def test_a_low_probability_is_unknown(model, clips):
+    plain = good(predict(model, clips))
+    limit = plain["probability"].median()
+    found = good(predict(model, clips, unknown=limit))
+    assert found["emotion"].tolist() == plain["emotion"].where(plain["probability"] >= limit, "unknown").tolist()
+    assert 0 < (found["emotion"] == "unknown").sum() < len(found)
+    pd.testing.assert_frame_equal(found.drop(columns="emotion"), plain.drop(columns="emotion"))
+    with pytest.raises(InputError, match=r"unknown is 1.5; give a probability from 0 to 1"):
+        predict(model, clips, unknown=1.5)
+
+
 def test_speech_found_together_is_that_of_each_alone(tmp_path, write_model, caplog):
     """Silero over many signals at once, of a model whose labels are speakers."""
     model = load(write_model(tmp_path / "model", "s3", vad="silero", labels=["ann", "bob"], polarity={}), device="cpu")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ser_plugins import SVMClassifier
+from ser_plugins import SoftmaxClassifier, SVMClassifier
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.errors import InputError
 from ser_plugins.training.cross_validation import evaluate_fold
@@ -46,3 +46,24 @@ def test_the_accuracy_of_an_svm_stands_beside_that_of_the_centroids(corpus, part
     metrics = evaluate(corpus, parts, separate, tmp_path)
     assert metrics["valid_accuracy"] == 0.25 and metrics["classifier_valid_accuracy"] == 1.0
     assert metrics["accuracy"] == 1.0 and len(pd.read_csv(tmp_path / "predictions.csv")) == 12
+
+
+def test_a_softmax_is_calibrated_on_the_validation_part(corpus, parts, tmp_path):
+    torch.manual_seed(0)
+    label = torch.arange(12) % 2
+    # A classifier that is far too sure; a third of the utterances sound like the other emotion.
+    heard = {name: torch.eye(2)[torch.where(torch.arange(12) % 3 == 0, 1 - label, label)][:, None] for name in parts}
+    classifier = SoftmaxClassifier(2, 2)
+    with torch.no_grad():
+        classifier.linear.weight.copy_(20 * torch.eye(2))
+        classifier.linear.bias.zero_()
+    tree = {"strategy": "S1", "fold": 1, "seed": 1, "speaker_normalization": "none"}
+    metrics = evaluate_fold(tree, corpus, parts, classifier, heard, {}, tmp_path)
+    # Two of three are right, which is the probability of logits that differ by ln 2.
+    assert metrics["ece_uncalibrated"] == pytest.approx(1 / 3, abs=1e-3) and metrics["ece"] == pytest.approx(
+        0, abs=1e-3
+    )
+    assert metrics["temperature"] == pytest.approx(20 / np.log(2), rel=1e-3)
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    assert np.exp(table[list(LABELS)].to_numpy()).max() == pytest.approx(2 / 3, abs=1e-3)
+    assert (table["emotion"] == table["predicted"]).mean() == pytest.approx(2 / 3)
