@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
-from ser_plugins.models.calibration import fit_temperature
 
 
 class LogisticClassifier(nn.Module):
@@ -105,14 +104,6 @@ class LogisticClassifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             standard = (embeddings.float() - self.mean) / self.scale
             return torch.log_softmax(torch.nn.functional.linear(standard, self.weight, self.bias), dim=-1)
-
-    @torch.no_grad()
-    def calibrate(self, embeddings: Tensor, labels: Tensor) -> float:
-        """Divide the weights by a temperature; see `ser_plugins.SoftmaxClassifier.calibrate`."""
-        temperature = fit_temperature(self(embeddings), labels)
-        self.weight /= temperature
-        self.bias /= temperature
-        return temperature
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Resize the buffers to the embeddings of the state dict, then load."""
