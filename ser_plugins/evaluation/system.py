@@ -61,10 +61,9 @@ def read_system(sources: Sequence[Path], reference: Reference, name: str | None 
         trained on.
     """
     files = [file for source in sources for file in _tables(source)]
-    parts = [_read(file, reference) for file in files]
-    doubled = {file for file in files if files.count(file) > 1}
-    if doubled:
+    if doubled := {file for file in files if files.count(file) > 1}:
         raise InputError(f"{named(sorted(doubled))} is given twice; give it once")
+    parts = [_read(file, reference) for file in files]
     if len({part.shape[1] for part in parts}) > 1:
         raise InputError(f"only some of {named(files)} have probabilities; give them in all files or in none")
     table = pd.concat(parts, ignore_index=True)

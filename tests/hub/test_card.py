@@ -47,6 +47,13 @@ def test_its_results_are_those_of_the_run(tmp_path, write_run):
     assert set(re.findall(r"\d+\.\d+", section(card, "Results"))) == {"55.6", "61.2", "49.9"}
 
 
+def test_it_says_how_the_probabilities_were_calibrated(tmp_path, write_run):
+    facts = {"temperature": 1.534, "ece_uncalibrated": 0.1234, "ece": 0.0456}
+    card, _ = write_card(write_run(tmp_path / "fold1", **facts))
+    said = " ".join(section(card, "Results").split())
+    assert "A temperature of 1.53, fitted on the validation speakers" in said and "from 12.3 to 4.6 %" in said
+
+
 def test_other_folds_stand_beside_it_with_their_mean(tmp_path, write_run):
     accuracies = [0.7, 0.5, 0.45]
     card, _ = write_card(write_folds(write_run, tmp_path / "1", accuracies))
