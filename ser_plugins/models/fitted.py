@@ -87,12 +87,18 @@ class FittedClassifier(BufferedClassifier):
         InputError
             If the shapes do not match, or a class has no training utterance.
         """
+        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 — only fitting needs it
+
         inputs, targets = examples(embeddings, labels, self.n_classes)
         valid_inputs, valid_targets = examples(valid_embeddings, valid_labels, self.n_classes)
         check_classes(targets, self.n_classes)
         best: Any = None
         for settings, estimator in self._candidates(len(inputs)):
-            accuracy = float(estimator.fit(inputs, targets).score(valid_inputs, valid_targets))
+            with warnings.catch_warnings():
+                # A perceptron says that it would learn on; the validation part judges it as it is.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                estimator.fit(inputs, targets)
+            accuracy = float(estimator.score(valid_inputs, valid_targets))
             if best is None or accuracy > self.chosen["accuracy"]:
                 best, self.chosen = estimator, {**settings, "accuracy": accuracy}
         self._hold(self._arrays(best))
