@@ -28,7 +28,7 @@ class ModulationFeatures(HandmadeFeatures):
 
     BANDS, FRAMES, SCALES, RATES = 40, 64, 8, 8
 
-    def describe(self, samples: Floats) -> Floats:
+    def measure(self, samples: Floats) -> Floats:
         """Compute the features [272] of ``samples`` [T]."""
         from librosa import feature, power_to_db  # noqa: PLC0415
 
