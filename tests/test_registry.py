@@ -24,7 +24,7 @@ SSL |= {"conv_dim": [8, 8], "conv_kernel": [10, 9], "conv_stride": [5, 8], "num_
 MODELS = {
     "CAMPPlus": (lambda: ser_plugins.CAMPPlus(block=1), (80,), 512),
     "FeatureCNN": (lambda: ser_plugins.FeatureCNN(40, channels=(8, 8, 8), dropout=0.0, embedding_size=12), (40,), 12),
-    "LSTMBackbone": (lambda: ser_plugins.LSTMBackbone(9, 8, with_input=True), (9,), 25),
+    "LSTMBackbone": (lambda: ser_plugins.LSTMBackbone(9, 8, layers=2, with_input=True), (9,), 25),
     "SEResNet34": (lambda: ser_plugins.SEResNet34((8, 8, 16, 16), reduction=1), (257,), 16),
     "SSLBackbone": (lambda: ser_plugins.SSLBackbone(SSL), (), 16),
     "ThinResNet34": (ser_plugins.ThinResNet34, (257,), 3584),

@@ -40,7 +40,7 @@ class LSTMBackbone(nn.Module):
     (torch.Size([2, 200, 256]), tensor([1.0000, 0.5000]))
     """
 
-    def __init__(self, n_bins: int, hidden_size: int = 128, layers: int = 2, with_input: bool = False) -> None:
+    def __init__(self, n_bins: int, hidden_size: int = 128, layers: int = 1, with_input: bool = False) -> None:
         super().__init__()
         self.lstm = nn.LSTM(n_bins, hidden_size, layers, batch_first=True, bidirectional=True)
         self.with_input = with_input
@@ -66,6 +66,8 @@ class LSTMBackbone(nn.Module):
         frames = count_frames(feats, lengths)
         if torch.onnx.is_in_onnx_export():
             descriptors = self._as_onnx(feats, frames)
+        elif int(frames.min()) == feats.shape[1]:  # PyTorch is ten times as fast on a CPU without packing
+            descriptors = self.lstm(feats)[0]
         else:
             packed = pack_padded_sequence(feats, frames.cpu(), batch_first=True, enforce_sorted=False)
             descriptors, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)

@@ -32,6 +32,7 @@ def test_each_utterance_has_the_states_of_an_lstm_without_padding(layers, with_i
         expected = torch.cat([expected, own], 1) if with_input else expected
         torch.testing.assert_close(found[:count], expected, atol=1e-6, rtol=0)
         assert not found[count:].any()
+        torch.testing.assert_close(network(own[None])[0][0], expected, atol=1e-6, rtol=0)
 
 
 def test_frames_that_are_padding_everywhere_are_left_out():
