@@ -5,21 +5,32 @@ from typing import TYPE_CHECKING, Any
 from ser_plugins.audio.distortion import Babble, RandomEqualizer, RandomLevel
 from ser_plugins.audio.fbank import KaldiFbank, MeanNorm
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
+from ser_plugins.audio.modulation import ModulationFeatures
 from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.metric.losses import (
+    ContrastiveLoss,
     EmotionConstrainedTripletLoss,
     GradedTripletLoss,
     SmoothedCrossEntropy,
     TripletLoss,
 )
+from ser_plugins.models.attentive_pooling import AttentivePooling
 from ser_plugins.models.bagged_svm import BaggedSVMClassifier
 from ser_plugins.models.campplus import CAMPPlus
 from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier, UtteranceEncoder
 from ser_plugins.models.feature_cnn import FeatureCNN
+from ser_plugins.models.fitted import (
+    ForestClassifier,
+    NeighbourClassifier,
+    PerceptronClassifier,
+    SelectedClassifier,
+)
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
 from ser_plugins.models.logistic import LogisticClassifier
+from ser_plugins.models.lstm import LSTMBackbone
 from ser_plugins.models.mean_pooling import MeanPooling
+from ser_plugins.models.pairwise import PairwiseClassifier
 from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.statistics_pooling import StatisticsPooling
@@ -30,26 +41,35 @@ if TYPE_CHECKING:
     from ser_plugins.model_folder.loading import load
 
 __all__ = [
+    "AttentivePooling",
     "Babble",
     "BaggedSVMClassifier",
     "CAMPPlus",
     "CepstralFeatures",
+    "ContrastiveLoss",
     "EmotionConstrainedTripletLoss",
     "FeatureCNN",
+    "ForestClassifier",
     "GhostVLAD",
     "GradedTripletLoss",
     "KaldiFbank",
+    "LSTMBackbone",
     "LogisticClassifier",
     "MarginClassifier",
     "MeanNorm",
     "MeanPooling",
     "MelSpectrogram",
+    "ModulationFeatures",
+    "NeighbourClassifier",
+    "PairwiseClassifier",
+    "PerceptronClassifier",
     "ProjectedGhostVLAD",
     "RandomEqualizer",
     "RandomLevel",
     "SEResNet34",
     "SSLBackbone",
     "SVMClassifier",
+    "SelectedClassifier",
     "SmoothedCrossEntropy",
     "SoftmaxClassifier",
     "SpectralFeatures",

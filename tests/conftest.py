@@ -116,7 +116,7 @@ def tiny_model() -> Callable[..., Any]:
                 torch.nn.init.normal_(module.running_mean, std=0.2)
                 torch.nn.init.uniform_(module.running_var, 0.5, 2)
         if hasattr(built["classifier"], "fit"):
-            part = torch.randn(40, 1, 80 if strategy == "bhavan" else 12), torch.arange(40) % len(labels)
+            part = torch.randn(40, 1, {"bhavan": 80, "chi": 272}.get(strategy, 12)), torch.arange(40) % len(labels)
             built["classifier"].fit(*part, *part)
         elif hasattr(built["classifier"], "linear"):
             torch.nn.init.normal_(built["classifier"].linear.weight)

@@ -69,7 +69,7 @@ def test_what_is_shared_is_as_the_paper_says(built, name):
     assert (spectrogram.win, spectrogram.hop, spectrogram.n_fft) == (512, 160, 512)
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - BASES - {"ssl", "bhavan", "ghaleb", "issa"}))
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - BASES - {"ssl", "bhavan", "chi", "ghaleb", "issa"}))
 @torch.no_grad()
 def test_every_preset_is_plain_hyperpyyaml_whose_parts_fit_together(name):
     corpus = "synthetic" if "pretrain" not in name else "speakers"

@@ -24,6 +24,7 @@ SSL |= {"conv_dim": [8, 8], "conv_kernel": [10, 9], "conv_stride": [5, 8], "num_
 MODELS = {
     "CAMPPlus": (lambda: ser_plugins.CAMPPlus(block=1), (80,), 512),
     "FeatureCNN": (lambda: ser_plugins.FeatureCNN(40, channels=(8, 8, 8), dropout=0.0, embedding_size=12), (40,), 12),
+    "LSTMBackbone": (lambda: ser_plugins.LSTMBackbone(9, 8, layers=2, with_input=True), (9,), 25),
     "SEResNet34": (lambda: ser_plugins.SEResNet34((8, 8, 16, 16), reduction=1), (257,), 16),
     "SSLBackbone": (lambda: ser_plugins.SSLBackbone(SSL), (), 16),
     "ThinResNet34": (ser_plugins.ThinResNet34, (257,), 3584),
@@ -36,19 +37,21 @@ MODELS = {
     ),
 }
 POOLINGS = {
+    "AttentivePooling": (lambda: ser_plugins.AttentivePooling(6), (6,), 6),
     "GhostVLAD": (lambda: ser_plugins.GhostVLAD(6, clusters=4), (6,), 24),
     "MeanPooling": (lambda: ser_plugins.MeanPooling(6), (6,), 6),
     "StatisticsPooling": (lambda: ser_plugins.StatisticsPooling(6), (6,), 12),
     "ProjectedGhostVLAD": (lambda: ser_plugins.ProjectedGhostVLAD(6, projected_size=5, clusters=4), (6,), 20),
 }
 LOSSES = {
+    "ContrastiveLoss": ser_plugins.ContrastiveLoss,
     "EmotionConstrainedTripletLoss": lambda: ser_plugins.EmotionConstrainedTripletLoss(LABELS, alpha=0.5, beta=0.5),
     "GradedTripletLoss": lambda: ser_plugins.GradedTripletLoss(LABELS, margin=1.0),
     "SmoothedCrossEntropy": lambda: ser_plugins.SmoothedCrossEntropy([1, 2, 3, 4]),
     "TripletLoss": lambda: ser_plugins.TripletLoss(margin=0.5),
 }
 SAMPLES_PER_FRAME = 100
-BACKBONES = ("CAMPPlus", "SEResNet34", "ThinResNet34")  # whose second result are lengths
+BACKBONES = ("CAMPPlus", "LSTMBackbone", "SEResNet34", "ThinResNet34")  # whose second result are lengths
 
 
 def make(name, seed=0):
@@ -59,6 +62,8 @@ def make(name, seed=0):
         if isinstance(part, MaskedBatchNorm):
             torch.nn.init.normal_(part.running_mean, std=0.1)
             torch.nn.init.uniform_(part.running_var, 0.5, 1.5)
+        if isinstance(part, ser_plugins.AttentivePooling):
+            torch.nn.init.normal_(part.attention)
     return module.eval()
 
 

@@ -2,6 +2,7 @@
 
 from ser_plugins.metric.distance import neighbour_errors, pairwise_distances
 from ser_plugins.metric.losses import (
+    ContrastiveLoss,
     EmotionConstrainedTripletLoss,
     GradedTripletLoss,
     SmoothedCrossEntropy,
@@ -15,6 +16,7 @@ __all__ = [
     "COORDINATES",
     "WHEEL",
     "BalancedBatchSampler",
+    "ContrastiveLoss",
     "EmotionConstrainedTripletLoss",
     "GradedTripletLoss",
     "SmoothedCrossEntropy",

@@ -105,19 +105,27 @@ class MetricLoss(nn.Module):
         each (anchor, far), [B, B]. The triplets are those given that the masks allow; where none are given, those that
         ``semi_hard`` finds. No triplet gives zero.
         """
-        if triplets is None:
-            anchor_ids, near_ids, far_ids = semi_hard(distances, near, far)
-        else:
-            anchor_ids, near_ids, far_ids = triplets
-            allowed = near[anchor_ids, near_ids] & far[anchor_ids, far_ids]
-            anchor_ids, near_ids, far_ids = anchor_ids[allowed], near_ids[allowed], far_ids[allowed]
+        anchor_ids, near_ids, far_ids = self.mine(distances, near, far, triplets)
         margins = torch.as_tensor(margin, dtype=distances.dtype, device=distances.device).expand_as(distances)
         reach = distances[anchor_ids, near_ids] + margins[anchor_ids, far_ids]
         terms = (reach - distances[anchor_ids, far_ids]).relu()
-        count = max(len(terms), 1)
+        self.count(name, terms)
+        return terms.sum() / max(len(terms), 1)
+
+    def mine(
+        self, distances: torch.Tensor, near: torch.Tensor, far: torch.Tensor, triplets: Triplets | None = None
+    ) -> Triplets:
+        """Return the triplets to train on: those given that the masks of `hinge` allow, or those of ``semi_hard``."""
+        if triplets is None:
+            return semi_hard(distances, near, far)
+        anchor_ids, near_ids, far_ids = triplets
+        allowed = near[anchor_ids, near_ids] & far[anchor_ids, far_ids]
+        return anchor_ids[allowed], near_ids[allowed], far_ids[allowed]
+
+    def count(self, name: str, terms: torch.Tensor) -> None:
+        """Record how many triplets have a hinge, ``terms`` [N], and the share of those that are not zero."""
         self.statistics[f"{name}_triplets"] = float(len(terms))
-        self.statistics[f"{name}_active"] = (terms.detach() > 0).sum() / count
-        return terms.sum() / count
+        self.statistics[f"{name}_active"] = (terms.detach() > 0).sum() / max(len(terms), 1)
 
 
 class TripletLoss(MetricLoss):
@@ -156,6 +164,47 @@ class TripletLoss(MetricLoss):
         """Compute the loss: triplets of two of one emotion and one of any other."""
         same = labels[:, None] == labels
         return self.hinge("triplet", distances, _off_diagonal(same), ~same, self.margin, triplets)
+
+
+class ContrastiveLoss(MetricLoss):
+    """Contrastive loss of pairs, as a Siamese network is trained.
+
+    The mean of D(a, p)² + max(0, m − D(a, n))² over the triplets of `TripletLoss`: each pair (a, p) of one emotion is
+    pulled together, and a pair (a, n) of two emotions pushed apart to the distance m. D is the Euclidean distance of
+    normalised embeddings. Hadsell, Chopra and LeCun, CVPR 2006; for emotions Lian, Li, Tao and Huang, ASMMC-MMAC 2018.
+
+    Arguments
+    ---------
+    margin : float
+        m, not negative; distances are 2 at most.
+
+    Raises
+    ------
+    InputError
+        The margin is negative.
+
+    Example
+    -------
+    >>> loss = ContrastiveLoss(margin=1.5)
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> round(loss(embeddings, torch.tensor([0, 0, 1])).item(), 4)  # 2 + 0 and 2 + (1.5 − √2)²
+    2.0037
+    >>> loss.statistics["contrastive_triplets"], loss.statistics["contrastive_active"].item()
+    (2.0, 0.5)
+    """
+
+    def __init__(self, margin: float = 1.0) -> None:
+        super().__init__()
+        self.margin = check_margin("margin", margin)
+
+    def compute(self, distances: torch.Tensor, labels: torch.Tensor, triplets: Triplets | None) -> torch.Tensor:
+        """Compute the loss: as many pairs of one emotion as of two."""
+        same = labels[:, None] == labels
+        anchor_ids, near_ids, far_ids = self.mine(distances, _off_diagonal(same), ~same, triplets)
+        lacking = (self.margin - distances[anchor_ids, far_ids]).relu()
+        self.count("contrastive", lacking)
+        terms = distances[anchor_ids, near_ids].square() + lacking.square()
+        return terms.sum() / max(len(terms), 1)
 
 
 class EmotionConstrainedTripletLoss(MetricLoss):

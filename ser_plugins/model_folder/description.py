@@ -12,21 +12,32 @@ from torch import nn
 
 from ser_plugins.audio.fbank import KaldiFbank, MeanNorm
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
+from ser_plugins.audio.modulation import ModulationFeatures
 from ser_plugins.audio.spectrogram import MelSpectrogram, Spectrogram, SpectrogramNorm
 from ser_plugins.audio.speech import SpeechNormalizer
 from ser_plugins.errors import InputError
 from ser_plugins.models.bagged_svm import BaggedSVMClassifier
 from ser_plugins.models.encoder import MarginClassifier, SoftmaxClassifier
+from ser_plugins.models.fitted import (
+    ForestClassifier,
+    NeighbourClassifier,
+    PerceptronClassifier,
+    SelectedClassifier,
+)
 from ser_plugins.models.logistic import LogisticClassifier
+from ser_plugins.models.pairwise import PairwiseClassifier
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.svm import SVMClassifier
 from ser_plugins.registry import MODELS, POOLINGS
 
 AUDIO = (
     *(SpeechNormalizer, Spectrogram, MelSpectrogram, SpectrogramNorm, KaldiFbank, MeanNorm),
-    *(CepstralFeatures, SpectralFeatures),
+    *(CepstralFeatures, ModulationFeatures, SpectralFeatures),
 )
-CLASSIFIERS = (SoftmaxClassifier, MarginClassifier, LogisticClassifier, SVMClassifier, BaggedSVMClassifier)
+CLASSIFIERS = (
+    *(SoftmaxClassifier, MarginClassifier, PairwiseClassifier, LogisticClassifier, SVMClassifier, BaggedSVMClassifier),
+    *(NeighbourClassifier, ForestClassifier, PerceptronClassifier, SelectedClassifier),
+)
 # Defaults that changed: of folders that were written without the argument, and of today's classes.
 CHANGED: dict[str, dict[str, tuple[Any, Any]]] = {
     "ser_plugins.Spectrogram": {"log": (False, True)},

@@ -1,4 +1,4 @@
-"""The classifier on top of the metric embeddings: an RBF support vector machine, held in tensors."""
+"""The classifier on top of the metric embeddings: a support vector machine, held in tensors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ser_plugins.errors import InputError
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+KERNELS = ("rbf", "linear")
 
 
 class SupportVectorMachine(nn.Module):
-    """RBF support vector machine of scikit-learn, held in buffers.
+    """Support vector machine of scikit-learn, held in buffers.
 
     It needs no pickle, no scikit-learn to run, moves with ``.to`` and is saved as a state dict, which a new module
     loads whatever the number of support vectors. Its decisions are those of ``SVC(decision_function_shape="ovr")``, one
@@ -30,6 +31,8 @@ class SupportVectorMachine(nn.Module):
     ---------
     n_classes : int
         Number of classes, at least 2.
+    kernel : {"rbf", "linear"}
+        Kernel: exp(−γ |x − y|²) or x · y.
 
     Attributes
     ----------
@@ -40,7 +43,7 @@ class SupportVectorMachine(nn.Module):
     pair_intercepts : torch.Tensor
         [P]
     gamma : torch.Tensor
-        Scalar.
+        Scalar; a linear kernel has no use for it.
 
     Example
     -------
@@ -58,11 +61,14 @@ class SupportVectorMachine(nn.Module):
     gamma: torch.Tensor
     sides: torch.Tensor
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, kernel: str = "rbf") -> None:
         super().__init__()
         if n_classes < 2:
             raise InputError(f"a classifier of {n_classes} class(es) decides nothing; give n_classes of 2 or more")
+        if kernel not in KERNELS:
+            raise InputError(f"kernel {kernel!r} is unknown; give one of {', '.join(KERNELS)}")
         self.n_classes = n_classes
+        self.kernel = kernel
         pairs = _pairs(n_classes)
         set_buffers(
             self,
@@ -115,11 +121,16 @@ class SupportVectorMachine(nn.Module):
             )
         with torch.autocast(embeddings.device.type, enabled=False):
             flat = embeddings.double().flatten(end_dim=-2)
-            # By matrix products however few there are: ONNX has no other form.
-            distances = torch.cdist(flat, self.support_vectors.double(), compute_mode="use_mm_for_euclid_dist")
-            kernel = (-self.gamma.double() * distances.square()).exp()
+            kernel = self._kernel(flat, self.support_vectors.double())
             decisions = kernel @ self.pair_coefficients.double() + self.pair_intercepts.double()
             return decisions.reshape(*embeddings.shape[:-1], decisions.shape[-1])
+
+    def _kernel(self, inputs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        if self.kernel == "linear":
+            return inputs @ others.T
+        # By matrix products however few there are: ONNX has no other form.
+        distances = torch.cdist(inputs, others, compute_mode="use_mm_for_euclid_dist")
+        return (-self.gamma.double() * distances.square()).exp()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Make room for as many support vectors as the state dict holds, of whatever dimension, then load."""
@@ -132,7 +143,7 @@ class SupportVectorMachine(nn.Module):
 
 
 class SVMClassifier(SupportVectorMachine):
-    """Support vector machine with an RBF kernel on utterance embeddings (Mocanu et al. 2021, strategies S4 and S5).
+    """Support vector machine on utterance embeddings (Mocanu et al. 2021, strategies S4 and S5, with an RBF kernel).
 
     Fitted by scikit-learn, then held as a `SupportVectorMachine`, whose attributes it has. Its classes are those of
     ``SVC(decision_function_shape="ovr", break_ties=True)``; its probabilities its decisions at a calibrated
@@ -143,11 +154,16 @@ class SVMClassifier(SupportVectorMachine):
     ---------
     n_classes : int
         Number of classes, at least 2.
+    kernel : {"rbf", "linear"}
+        Kernel.
+    head : torch.nn.Module, optional
+        A classifier that is trained with the network, as `SoftmaxClassifier`, and decides until ``fit``.
 
     Attributes
     ----------
     chosen : dict
-        After ``fit``: ``C``, ``gamma`` and, with validation data, its ``accuracy``. Not in the state dict.
+        After ``fit``: ``C``, ``gamma`` of an RBF kernel and, with validation data, its ``accuracy``. Not in the state
+        dict.
     inverse_temperature : torch.Tensor
         Scalar.
 
@@ -161,8 +177,9 @@ class SVMClassifier(SupportVectorMachine):
 
     inverse_temperature: torch.Tensor
 
-    def __init__(self, n_classes: int) -> None:
-        super().__init__(n_classes)
+    def __init__(self, n_classes: int, kernel: str = "rbf", head: nn.Module | None = None) -> None:
+        super().__init__(n_classes, kernel)
+        self.head = head
         self.chosen: dict[str, float | str] = {}
         set_buffers(self, inverse_temperature=np.ones(()))
 
@@ -193,7 +210,7 @@ class SVMClassifier(SupportVectorMachine):
         C : sequence of float
             Penalties to try; the paper gives none.
         gamma : sequence of float or "scale"
-            Kernel widths to try; "scale" is 1 / (E · variance of the normalised embeddings).
+            Widths of an RBF kernel to try; "scale" is 1 / (E · variance of the normalised embeddings).
 
         Returns
         -------
@@ -211,23 +228,27 @@ class SVMClassifier(SupportVectorMachine):
         if (valid_embeddings is None) != (valid_labels is None):
             raise InputError("the validation part has embeddings or labels only; give both or neither")
         if valid_embeddings is None or valid_labels is None:
-            svc, decisions = _fit_alone(inputs, targets, folds=min(5, smallest))
+            svc, decisions = _fit_alone(inputs, targets, min(5, smallest), self.kernel)
             self.chosen = {"C": 1, "gamma": "scale"}
         else:
             valid_inputs, valid_targets = self._examples(valid_embeddings, valid_labels)
-            svc, self.chosen = choose(inputs, targets, valid_inputs, valid_targets, sorted(C), gamma)
+            svc, self.chosen = choose(inputs, targets, valid_inputs, valid_targets, sorted(C), gamma, self.kernel)
             decisions, targets = svc.decision_function(valid_inputs), valid_targets
+        if self.kernel == "linear":
+            del self.chosen["gamma"]
         self.hold(svc)
         set_buffers(self, inverse_temperature=np.asarray(inverse_temperature(decisions, targets)))
         return self
 
-    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Calibrated log-probabilities.
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Calibrated log-probabilities; before ``fit``, those of the head.
 
         Arguments
         ---------
         embeddings : torch.Tensor
             [B, 1, E] or [B, E], any floating-point type.
+        labels : torch.Tensor, optional
+            Class indices, for the head.
 
         Returns
         -------
@@ -237,8 +258,10 @@ class SVMClassifier(SupportVectorMachine):
         Raises
         ------
         RuntimeError
-            Neither ``fit`` nor ``load_state_dict`` came before.
+            Neither ``fit`` nor ``load_state_dict`` came before, and there is no head.
         """
+        if self.head is not None and not len(self.support_vectors):
+            return self.head(embeddings, labels)  # type: ignore[no-any-return]
         scores = self.inverse_temperature.double() * self.decision_function(embeddings)
         return scores.log_softmax(dim=-1).float()
 
@@ -319,11 +342,11 @@ def _pairs(n_classes: int) -> list[tuple[int, int]]:
     return [(first, second) for first in range(n_classes) for second in range(first + 1, n_classes)]
 
 
-def _support_vector_machine(C: float, gamma: float | str, **options: Any) -> Any:
+def _support_vector_machine(C: float, gamma: float | str, kernel: str) -> Any:
     """Make the scikit-learn estimator."""
     from sklearn.svm import SVC  # noqa: PLC0415 — only fitting needs it
 
-    return SVC(C=C, gamma=gamma, decision_function_shape="ovr", break_ties=True, cache_size=500, **options)
+    return SVC(C=C, gamma=gamma, kernel=kernel, decision_function_shape="ovr", break_ties=True, cache_size=500)
 
 
 def choose(
@@ -333,37 +356,41 @@ def choose(
     valid_targets: Labels,
     penalties: Sequence[float],
     gammas: Sequence[float | str],
+    kernel: str = "rbf",
 ) -> tuple[Any, dict[str, float | str]]:
     """Return the machine of the best validation accuracy and what was chosen.
 
-    The kernels of all settings come from one matrix of distances: left to itself, libsvm computes them again, value by
-    value, for each.
+    The kernels of all settings come from one matrix of distances or products: left to itself, libsvm computes them
+    again, value by value, for each.
     """
     from sklearn.metrics.pairwise import euclidean_distances  # noqa: PLC0415 — only fitting needs it
 
-    scale = scale_gamma(inputs)
-    squares = [euclidean_distances(part, inputs, squared=True) for part in (inputs, valid_inputs)]
+    scale, parts = scale_gamma(inputs), (inputs, valid_inputs)
+    if kernel == "linear":
+        gammas, products = ["scale"], [part @ inputs.T for part in parts]
+    else:
+        products = [euclidean_distances(part, inputs, squared=True) for part in parts]
     found = {}
     for gamma in gammas:
         width = scale if gamma == "scale" else float(gamma)
-        kernel, valid_kernel = (np.exp(-width * square) for square in squares)
+        known, valid = products if kernel == "linear" else (np.exp(-width * one) for one in products)
         for penalty in penalties:
-            svc = _support_vector_machine(penalty, width, kernel="precomputed").fit(kernel, targets)
-            found[penalty, gamma] = float(svc.score(valid_kernel, valid_targets))
+            svc = _support_vector_machine(penalty, width, "precomputed").fit(known, targets)
+            found[penalty, gamma] = float(svc.score(valid, valid_targets))
     ranked = sorted(found, key=lambda setting: (-found[setting], setting[0], list(gammas).index(setting[1])))
     penalty, gamma = ranked[0]
-    svc = _support_vector_machine(penalty, gamma).fit(inputs, targets)
+    svc = _support_vector_machine(penalty, gamma, kernel).fit(inputs, targets)
     return svc, {"C": penalty, "gamma": gamma, "accuracy": found[ranked[0]]}
 
 
-def _fit_alone(inputs: Floats, targets: Labels, folds: int) -> tuple[Any, Floats]:
+def _fit_alone(inputs: Floats, targets: Labels, folds: int, kernel: str) -> tuple[Any, Floats]:
     """Fit without a validation part; return the machine and the held-out decisions of a cross-validation."""
     from sklearn.model_selection import cross_val_predict  # noqa: PLC0415 — only fitting needs it
 
     if folds < 2:
         raise InputError("a class has a single utterance, too few to calibrate; give a validation part")
     scale_gamma(inputs)
-    svc = _support_vector_machine(1, "scale")
+    svc = _support_vector_machine(1, "scale", kernel)
     decisions = cross_val_predict(svc, inputs, targets, cv=folds, method="decision_function")
     return svc.fit(inputs, targets), decisions
 

@@ -9,10 +9,11 @@ import torch
 from scipy.stats import norm
 
 from ser_plugins.audio.handmade import CepstralFeatures, SpectralFeatures
+from ser_plugins.audio.modulation import ModulationFeatures
 from ser_plugins.audio.stored import keep_features
 from ser_plugins.errors import InputError
 
-KINDS = [CepstralFeatures, SpectralFeatures]
+KINDS = [CepstralFeatures, ModulationFeatures, SpectralFeatures]
 
 
 def voice(seconds, seed=0):

@@ -8,6 +8,7 @@ from pytorch_metric_learning.utils.distributed import DistributedMinerWrapper
 from torch.nn.parallel import DistributedDataParallel
 
 from ser_plugins import (
+    ContrastiveLoss,
     EmotionConstrainedTripletLoss,
     GhostVLAD,
     SEResNet34,
@@ -33,7 +34,8 @@ def loss_of(kind, encoder, classifier, feats, lengths, labels):
         miner = BatchHardMiner()
         miner = DistributedMinerWrapper(miner) if torch.distributed.is_initialized() else miner
         return TripletLoss()(embeddings, labels, miner(embeddings.squeeze(1), labels))
-    return EmotionConstrainedTripletLoss(EMOTIONS)(embeddings, labels)
+    loss = ContrastiveLoss() if kind == "pairs" else EmotionConstrainedTripletLoss(EMOTIONS)
+    return loss(embeddings, labels)
 
 
 def gradients(*modules):
@@ -53,7 +55,7 @@ def main(kind, padded):
     rank = torch.distributed.get_rank()
     # A mean of means is the mean of parts of one size alone, and so is what a distributed miner takes; triplets are
     # those of all processes, of any.
-    own = slice(8 * rank, 8 * rank + 8) if kind != "triplets" else [slice(0, 6), slice(6, 16)][rank]
+    own = slice(8 * rank, 8 * rank + 8) if kind not in {"triplets", "pairs"} else [slice(0, 6), slice(6, 16)][rank]
     encoder, classifier = (DistributedDataParallel(module) for module in make())
     loss_of(kind, encoder, classifier, feats[own], lengths[own], labels[own]).backward()
     found = gradients(encoder, classifier)

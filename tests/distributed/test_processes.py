@@ -37,7 +37,10 @@ def finish(process, output):
     [
         ("triplets", "padded"),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in [("softmax", "padded"), ("softmax", "whole")]),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("triplets", "whole"), ("mined", "whole")]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("triplets", "whole"), ("mined", "whole"), ("pairs", "whole")]
+        ),
     ],
 )
 def test_gradients_are_those_of_one_process(tmp_path, kind, padding):

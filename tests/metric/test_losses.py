@@ -14,6 +14,7 @@ from torch.nn import functional
 from ser_plugins.corpora import cremad, ravdess
 from ser_plugins.errors import InputError
 from ser_plugins.metric import (
+    ContrastiveLoss,
     EmotionConstrainedTripletLoss,
     GradedTripletLoss,
     SmoothedCrossEntropy,
@@ -96,11 +97,24 @@ def loop_emotion(embeddings, labels, squared=False):
     return first + second
 
 
-LOSSES = [
+def loop_contrastive(embeddings, labels):
+    distances, terms = loop_distances(embeddings), []
+    for a in range(len(labels)):
+        different = [i for i in range(len(labels)) if labels[i] != labels[a]]
+        for p in (i for i in range(len(labels)) if i != a and labels[i] == labels[a]):
+            beyond = [i for i in different if distances[a][i] > distances[a][p]]
+            chosen = min(beyond or different, key=lambda i: distances[a][i] * (1 if beyond else -1), default=None)
+            if chosen is not None:
+                terms.append(distances[a][p] ** 2 + max(0.0, 1.0 - distances[a][chosen]) ** 2)
+    return sum(terms) / max(len(terms), 1)
+
+
+TRIPLET_LOSSES = [
     pytest.param(TripletLoss, loop_triplet, id="triplet"),
     pytest.param(partial(EmotionConstrainedTripletLoss, LABELS), loop_emotion, id="emotion"),
     pytest.param(partial(GradedTripletLoss, LABELS), loop_graded, id="graded"),
 ]
+LOSSES = [*TRIPLET_LOSSES, pytest.param(ContrastiveLoss, loop_contrastive, id="contrastive")]
 labels_of_a_batch = st.lists(st.integers(0, len(LABELS) - 1), min_size=1, max_size=14)
 
 
@@ -109,7 +123,7 @@ def batch(labels, seed=0, dtype=torch.float64):
     return torch.randn(len(labels), 6, generator=generator, dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize(("make", "loop"), LOSSES)
+@pytest.mark.parametrize(("make", "loop"), TRIPLET_LOSSES)
 @pytest.mark.parametrize("squared", [False, True])
 @settings(deadline=None, max_examples=40)
 @given(labels=labels_of_a_batch, seed=st.integers(0, 1000))
@@ -119,6 +133,14 @@ def test_loss_is_the_loops(make, loop, squared, labels, seed):
     value = make(squared=squared)(embeddings, torch.tensor(labels))
     assert value.dtype == torch.float64 and value.shape == ()
     assert value.item() == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(labels=labels_of_a_batch, seed=st.integers(0, 1000))
+def test_contrastive_loss_is_the_loops(labels, seed):
+    embeddings = batch(labels, seed)
+    found = ContrastiveLoss()(embeddings, torch.tensor(labels))
+    assert found.item() == pytest.approx(loop_contrastive(embeddings, labels), abs=1e-12)
 
 
 @pytest.mark.parametrize("names", [ravdess.EMOTIONS, tuple(cremad.CODES.values())], ids=["ravdess", "cremad"])
@@ -261,6 +283,7 @@ def test_labels_that_are_no_class_are_refused(make, label, says):
     [
         (partial(TripletLoss, -0.1), "margin is -0.1; give a margin of 0 or more"),
         (partial(TripletLoss, math.nan), "margin is nan"),
+        (partial(ContrastiveLoss, -1), "margin is -1"),
         (partial(EmotionConstrainedTripletLoss, LABELS, alpha=-1), "alpha is -1"),
         (partial(EmotionConstrainedTripletLoss, LABELS, beta=-0.5), "beta is -0.5"),
         (partial(GradedTripletLoss, LABELS, margin=-1), "margin is -1"),

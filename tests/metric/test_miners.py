@@ -11,7 +11,7 @@ from pytorch_metric_learning.trainers import MetricLossOnly
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch.nn import functional
 
-from ser_plugins import EmotionConstrainedTripletLoss, GradedTripletLoss, TripletLoss
+from ser_plugins import ContrastiveLoss, EmotionConstrainedTripletLoss, GradedTripletLoss, TripletLoss
 from ser_plugins.errors import InputError
 from ser_plugins.metric import emotion_distances
 from ser_plugins.metric.wheel import WHEEL
@@ -25,8 +25,9 @@ each_loss = pytest.mark.parametrize(
         TripletLoss,
         partial(EmotionConstrainedTripletLoss, LABELS),
         partial(GradedTripletLoss, LABELS),
+        ContrastiveLoss,
     ],
-    ids=["triplet", "emotion", "graded"],
+    ids=["triplet", "emotion", "graded", "contrastive"],
 )
 
 

@@ -28,7 +28,7 @@ from ser_plugins.model_folder.saving import SECTIONS, inference_yaml, save_model
 HPARAMS = Path(__file__).parents[2] / "hparams"
 README = HPARAMS.parent / "README.md"
 LABELS = ["neutral", "happy", "it's sad", "fröhlich", "4"]
-STRATEGIES = ["s1", "s5", "s5_thin", "kumar", "bhavan", "ghaleb", "issa", "ssl"]
+STRATEGIES = ["s1", "s5", "s5_thin", "kumar", "bhavan", "ghaleb", "issa", "chi", "ma", "huang2018", "ssl"]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,19 @@ def test_it_is_the_model_of_the_stock_interface(strategy, tmp_path, write_ssl, w
     same_decisions(model.classify_file(path), stock.classify_file(str(path)))
     embedding = stock.encode_batch(stock.load_audio(str(path))[None])
     torch.testing.assert_close(model.encode_file(path), embedding, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["ForestClassifier {trees: 5, ", "NeighbourClassifier {", "PerceptronClassifier {alpha: [1.0], "]
+)
+def test_a_fitted_classifier_is_exported_without_a_pickle(kind, tmp_path, write_model):
+    inner = f"!new:ser_plugins.{kind}n_classes: !ref <n_classes>}}"
+    node = YAML().load(f"!new:ser_plugins.SelectedClassifier {{features: 20, classifier: {inner}}}")
+    folder = write_model(tmp_path / "model", "chi", labels=LABELS, classifier=node)
+    with isolation():
+        model = load(folder)
+    compare_outputs(reference_output(model.mods), json.loads((folder / "reference.json").read_text()))
+    assert type(model.mods.classifier.classifier).__name__ in kind and len(model.mods.classifier.selected) == 20
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in HPARAMS.glob("*.yaml")))

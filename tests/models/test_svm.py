@@ -12,6 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
 
+from ser_plugins import SoftmaxClassifier
 from ser_plugins.errors import InputError
 from ser_plugins.models import svm as svm_module
 from ser_plugins.models.svm import SVMClassifier
@@ -58,6 +59,36 @@ def test_equals_scikit_learn(n_classes, C, gamma):
     assert log_probabilities.dtype == torch.float32
     np.testing.assert_array_equal(log_probabilities.argmax(dim=-1).numpy(), svc.predict(array(embeddings)))
     np.testing.assert_allclose(log_probabilities.exp(), calibrated.predict_proba(array(embeddings)), atol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_a_linear_kernel_equals_scikit_learn(n_classes):
+    svm = SVMClassifier(n_classes, "linear").fit(*part(n_classes, seed=1), *part(n_classes, seed=2))
+    (embeddings, labels), (unseen, _), (valid, valid_labels) = (part(n_classes, seed=seed) for seed in (1, 3, 2))
+    machines = [SVC(C=C, kernel="linear", break_ties=True).fit(array(embeddings), labels) for C in (1, 10, 100)]
+    scores = [one.score(array(valid), valid_labels) for one in machines]
+    best = machines[int(np.argmax(scores))]
+    assert svm.chosen == {"C": best.C, "accuracy": max(scores)}
+    decisions = svm.decision_function(unseen).squeeze(1).numpy()
+    decisions = decisions[:, 1] if n_classes == 2 else decisions
+    np.testing.assert_allclose(decisions, best.decision_function(array(unseen)), atol=1e-3)  # libsvm's tolerance
+    alone = SVMClassifier(n_classes, "linear").fit(embeddings, labels)
+    assert alone.chosen == {"C": 1}
+    np.testing.assert_array_equal(alone(unseen).argmax(-1).flatten(), machines[0].predict(array(unseen)))
+
+
+def test_a_head_decides_until_the_machine_is_fitted():
+    head = SoftmaxClassifier(12, 3)
+    svm = SVMClassifier(3, head=head)
+    embeddings, labels = part(3, seed=1)
+    assert torch.equal(svm(embeddings, labels), head(embeddings))
+    assert {id(weight) for weight in svm.parameters()} == {id(weight) for weight in head.parameters()}
+    svm.fit(embeddings, labels, *part(3, seed=2))
+    plain = SVMClassifier(3).fit(embeddings, labels, *part(3, seed=2))
+    assert torch.equal(svm(embeddings), plain(embeddings))
+    again = SVMClassifier(3, head=SoftmaxClassifier(12, 3))
+    again.load_state_dict(svm.state_dict())
+    assert torch.equal(again(embeddings), plain(embeddings))
 
 
 def test_pair_decisions_equal_one_vs_one():
@@ -204,6 +235,8 @@ def test_half_a_validation_part_and_one_class_are_refused():
         SVMClassifier(3).fit(*part(3, seed=1), part(3, seed=2)[0])
     with pytest.raises(InputError, match="n_classes"):
         SVMClassifier(1)
+    with pytest.raises(InputError, match="kernel 'poly' is unknown; give one of rbf, linear"):
+        SVMClassifier(3, "poly")
 
 
 def test_inference_needs_no_scikit_learn(monkeypatch):

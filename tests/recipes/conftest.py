@@ -32,7 +32,12 @@ NETWORK = {
     embedding_size: !ref <embedding_size>
     speaker_normalization: !ref <speaker_normalization>""",
 }
-SMALL = {*(f"s{number}" for number in range(1, 9)), "huang"}  # strategies whose network is that of base.yaml
+SMALL = {
+    *(f"s{number}" for number in range(1, 9)),
+    "huang",
+    "ma",
+    "lian",
+}  # strategies whose network is that of base.yaml
 
 
 def load_recipe(name: str) -> ModuleType:
