@@ -38,4 +38,4 @@ def run(given: argparse.Namespace) -> None:
     job = prepare(given)
     output = prediction_output(job.model, split_labels(given.labels))
     shown = ["path", "seconds", "emotion", "probability", "warning", "error"]
-    run_files(given, job, output, shown, ["predict", output.schema.names])
+    run_files(given, job, output, shown, ["predict", list(output.types)])

@@ -6,10 +6,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,8 +16,11 @@ from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
 from ser_plugins.inference.files import find_files, readable, reason
-from ser_plugins.inference.timeline import find_speech, slide
+from ser_plugins.inference.windows import find_speech, slide
 from ser_plugins.model_folder.forward import embed_features
+
+if TYPE_CHECKING:
+    from speechbrain.inference.classifiers import EncoderClassifier
 
 logger = logging.getLogger(__name__)
 Recordings: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
