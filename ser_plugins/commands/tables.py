@@ -40,7 +40,8 @@ def prepare(given: argparse.Namespace) -> Job:
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
     model = load_plain(given.model, given.revision, given.device)
-    return Job(model, files, statistics_or_warning(model, given.speaker))
+    turns = getattr(given, "turns", None)  # which have the speech of each speaker
+    return Job(model, files, None if turns else statistics_or_warning(model, given.speaker))
 
 
 def _listed_paths() -> list[str]:

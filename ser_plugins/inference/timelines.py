@@ -15,7 +15,7 @@ from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
 from ser_plugins.inference.files import readable
-from ser_plugins.inference.windows import check_windows, find_speech, slide
+from ser_plugins.inference.windows import Window, check_windows, find_speech, slide
 
 if TYPE_CHECKING:
     from speechbrain.inference.classifiers import EncoderClassifier
@@ -38,21 +38,33 @@ def timeline_chunks(
     selected, classes = select_labels(model, labels)
     stream = islice(slide(path, window, hop), skip * TOGETHER, None)
     while windows := list(islice(stream, TOGETHER)):
-        speech = find_speech(model, path, windows)
-        frame = pd.DataFrame(
-            {"path": readable(os.fspath(path)), "start": [w.start for w in windows], "end": [w.end for w in windows]}
-        )
-        frame["emotion"] = NO_SPEECH
-        frame[selected] = np.nan
-        if speech:
-            probabilities = classify(model, embed_speech(model, list(speech.values()), speaker=speaker), classes)
-            rows = list(speech)
-            for row, known in zip(rows, probabilities.isfinite().all(1), strict=True):
-                if not known:
-                    raise InputError(f"{path}, window at {windows[row].start:.2f} s: {NOT_FINITE}")
-            frame.loc[rows, selected] = probabilities.numpy()
-            frame.loc[rows, "emotion"] = [selected[i] for i in probabilities.argmax(1).tolist()]
-        yield frame
+        yield predict_windows(model, path, windows, selected, classes, speaker)
+
+
+def predict_windows(
+    model: EncoderClassifier,
+    path: str | os.PathLike[str],
+    windows: Sequence[Window],
+    selected: Sequence[str],
+    classes: Sequence[int],
+    speaker: SpeakerStatistics | None = None,
+) -> pd.DataFrame:
+    """Predict some windows of a recording: the rows of `timeline`."""
+    speech = find_speech(model, path, windows)
+    frame = pd.DataFrame(
+        {"path": readable(os.fspath(path)), "start": [w.start for w in windows], "end": [w.end for w in windows]}
+    )
+    frame["emotion"] = NO_SPEECH
+    frame[list(selected)] = np.nan
+    if speech:
+        probabilities = classify(model, embed_speech(model, list(speech.values()), speaker=speaker), classes)
+        rows = list(speech)
+        for row, known in zip(rows, probabilities.isfinite().all(1), strict=True):
+            if not known:
+                raise InputError(f"{path}, window at {windows[row].start:.2f} s: {NOT_FINITE}")
+        frame.loc[rows, list(selected)] = probabilities.numpy()
+        frame.loc[rows, "emotion"] = [selected[i] for i in probabilities.argmax(1).tolist()]
+    return frame
 
 
 def timeline(

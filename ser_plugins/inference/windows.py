@@ -68,6 +68,40 @@ def _cut(buffer: Samples, offset: int, start: int, end: int, rate: int) -> Windo
     return Window(start / rate, end / rate, buffer[start - offset : end - offset].copy(), rate)
 
 
+def spans(start: float, end: float, window: float, hop: float) -> list[tuple[float, float]]:
+    """List the windows of a part of a recording in seconds; the last one ends with the part.
+
+    Example
+    -------
+    >>> spans(10, 14.5, window=3, hop=1)
+    [(10, 13), (11, 14), (12, 14.5)]
+    """
+    count = max(1, math.ceil((end - start - window) / hop - 1e-9) + 1)
+    starts = [start + i * hop for i in range(count) if i * hop < end - start]
+    return [(one, min(one + window, end)) for one in starts]
+
+
+def cut(path: str | os.PathLike[str], parts: Sequence[tuple[float, float]]) -> Iterator[tuple[int, Window]]:
+    """Yield parts of a recording, which is read block by block and downmixed, and the index of each.
+
+    ``parts`` are starts and ends in seconds, sorted by start. A part ends with the recording; if it is then shorter
+    than 0.1 s, it is dropped.
+    """
+    blocks = iter(stream_audio(path))
+    buffer, offset, rate, ended = np.empty(0, np.float32), 0, 0, False
+    for index, (start, end) in enumerate(parts):
+        while not ended and (not rate or offset + len(buffer) < round(end * rate)):
+            block, rate = next(blocks, (None, rate))
+            ended = block is None
+            if block is not None:
+                buffer = np.concatenate([buffer, block.mean(1)])
+            passed = min(max(round(start * rate) - offset, 0), len(buffer))
+            buffer, offset = buffer[passed:], offset + passed
+        first, last = round(start * rate), min(round(end * rate), offset + len(buffer))
+        if last - first >= max(MIN_SECONDS * rate, 1):
+            yield index, _cut(buffer, offset, first, last, rate)
+
+
 def find_speech(
     model: EncoderClassifier, path: str | os.PathLike[str], windows: Sequence[Window]
 ) -> dict[int, torch.Tensor]:
