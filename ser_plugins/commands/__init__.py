@@ -11,7 +11,7 @@ from importlib import import_module
 
 from ser_plugins.errors import InputError
 
-COMMANDS = ("predict", "embed", "timeline", "export", "demo", "report")
+COMMANDS = ("predict", "embed", "timeline", "enrol", "export", "demo", "report")
 
 
 def main(words: Sequence[str] | None = None) -> None:
