@@ -136,7 +136,7 @@ def test_the_written_folder_is_a_model_that_knows_the_person(person, tmp_path, c
     printed = capsys.readouterr().out
     assert printed.startswith(f"{tmp_path}/ann: 9 clips; ")
     assert recognised(folder / "model", folder, rows[9:]) == 5  # of 15: by chance
-    assert recognised(tmp_path / "ann", folder, rows[9:]) >= 10
+    assert recognised(tmp_path / "ann", folder, rows[9:]) >= 8
     check_model_folder(tmp_path / "ann")
     (training,) = read_lineage(tmp_path / "ann" / "embedding_model.ckpt")
     assert (training.strategy, training.corpus, training.utterances) == ("enrolment", "ann", 9)
