@@ -94,14 +94,16 @@ def _first(order: NDArray[np.int64], labels: NDArray[np.int64], count: int, most
     return np.concatenate(found)
 
 
-def measure_folds(folders: Iterable[str | Path], clips: Sequence[int] = CLIPS, repeats: int = 5) -> pd.DataFrame:
+def measure_folds(
+    folders: Iterable[str | Path], clips: Sequence[int] = CLIPS, repeats: int = 5, strength: float = STRENGTH
+) -> pd.DataFrame:
     """Measure enrolment on the test speakers of finished folds, by their models and stored embeddings.
 
     Parameters
     ----------
     folders : iterable of path
         Folders ``fold<N>`` of runs with a `SoftmaxClassifier` or `LogisticClassifier`, as S6.
-    clips, repeats
+    clips, repeats, strength
         As in `measure_enrolment`.
 
     Returns
@@ -120,9 +122,8 @@ def measure_folds(folders: Iterable[str | Path], clips: Sequence[int] = CLIPS, r
         model, table = load_plain(folder / "model", device="cpu"), run.predictions()
         labels = list(model.hparams.label_encoder.ind2lab.values())
         targets = [labels.index(one) for one in table["emotion"]]
-        rows = measure_enrolment(
-            model.mods["classifier"], run.embeddings(), targets, table["speaker"].tolist(), clips, repeats
-        )
+        classifier, speakers = model.mods["classifier"], table["speaker"].tolist()
+        rows = measure_enrolment(classifier, run.embeddings(), targets, speakers, clips, repeats, strength=strength)
         found.append(rows.assign(fold=run.fold))
     if not found:
         raise InputError("no fold is given; give folders fold<N> of a finished run")

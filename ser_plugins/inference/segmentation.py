@@ -31,9 +31,9 @@ class Run(NamedTuple):
 def segments(frame: pd.DataFrame, min_seconds: float = MIN_SECONDS, margin: float = MARGIN) -> pd.DataFrame:
     """Join the windows of a timeline to segments of one emotion.
 
-    A segment goes on until another emotion is more probable by ``margin``, or a window has no speech. A segment shorter
-    than ``min_seconds`` then joins the neighbour whose emotion is the more probable in it. It stays if it has silence
-    on both sides. The border between two windows is in the middle of their overlap.
+    A segment continues until another emotion is more probable by ``margin``, or a window has no speech. A segment
+    shorter than ``min_seconds`` then joins the neighbour whose emotion is the more probable in it. It stays if it has
+    silence on both sides. The border between two windows is in the middle of their overlap.
 
     Parameters
     ----------

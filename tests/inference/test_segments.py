@@ -43,7 +43,7 @@ def test_windows_of_one_emotion_are_one_segment_and_silence_is_none():
     assert rows["probability"].tolist() == pytest.approx([0.85, 0.8])
 
 
-def test_a_segment_goes_on_until_another_emotion_is_more_probable_by_the_margin():
+def test_a_segment_continues_until_another_emotion_is_more_probable_by_the_margin():
     frame = windows([0.7, 0.7, 0.48, 0.48, 0.7, 0.3, 0.3])
     assert found(frame, min_seconds=0) == [(0, 5, "happy"), (5, 7, "sad")]
     assert found(frame, min_seconds=0, margin=0) == [(0, 2, "happy"), (2, 4, "sad"), (4, 5, "happy"), (5, 7, "sad")]
