@@ -58,12 +58,14 @@ def silero_together(signals: Sequence[Tensor]) -> list[Segments]:
     Give signals of similar length, since short ones are padded. Sums are rounded otherwise than frame by frame. A
     signal with a probability near a threshold is therefore computed again by `silero`.
     """
-    from silero_vad.utils_vad import get_speech_timestamps_from_probs  # noqa: PLC0415
-
     if not signals:
         return []
+    probabilities = silero_probabilities(signals)
+    # After `_silero`, which keeps this import from setting the number of threads.
+    from silero_vad.utils_vad import get_speech_timestamps_from_probs  # noqa: PLC0415
+
     found = []
-    for signal, row in zip(signals, silero_probabilities(signals), strict=True):
+    for signal, row in zip(signals, probabilities, strict=True):
         own = row[: -(-len(signal) // SILERO_FRAME)]
         if any((own - threshold).abs().min() < NEAR for threshold in SILERO_THRESHOLDS):
             found.append(silero(signal))
@@ -85,7 +87,7 @@ def silero_probabilities(signals: Sequence[Tensor]) -> Tensor:
     missing = -padded.shape[1] % SILERO_FRAME
     padded = torch.nn.functional.pad(padded, (SILERO_CONTEXT, missing))
     frames = padded.unfold(1, SILERO_FRAME + SILERO_CONTEXT, SILERO_FRAME)  # each begins with the end of the last
-    parts = frames.flatten(0, 1).split(SILERO_TOGETHER)
+    parts = torch.split(frames.flatten(0, 1), SILERO_TOGETHER)
     features = torch.cat([network.encoder(network.run_extractors(part)) for part in parts])
     hidden, _ = lstm(features.view(*frames.shape[:2], -1))
     probabilities: Tensor = network.decoder.decoder(hidden.reshape(-1, hidden.shape[-1], 1))

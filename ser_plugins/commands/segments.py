@@ -47,7 +47,8 @@ def run_segments(given: argparse.Namespace) -> None:
 
     if given.output is None:
         found = _joined(recordings(job.files))
-        print_table(job, found.astype(object).where(found.notna(), None).to_dict("list"))
+        shown = found.astype(object).where(found.notna(), None)
+        print_table(job, {name: shown[name].tolist() for name in types})
     elif given.output.suffix.lower() in FORMATS:
         check_format(given.output, len(job.files))
         found = _joined(recordings(job.files))

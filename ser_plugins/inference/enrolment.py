@@ -268,7 +268,11 @@ def _embed(model: nn.Module, table: pd.DataFrame) -> torch.Tensor:
 def _record(output: Path, folder: Path, source: str, labelled: Path, clips: int) -> None:
     """Add the enrolment to the lineage of the model."""
     training = Training(
-        **{"run_id": uuid.uuid4().hex, "strategy": STRATEGY, "corpus": labelled.stem, "fold": None, "seed": 0},
+        run_id=uuid.uuid4().hex,
+        strategy=STRATEGY,
+        corpus=labelled.stem,
+        fold=None,
+        seed=0,
         sha256=file_sha256(output / CHECKPOINT),
         start=source,
         utterances=clips,
