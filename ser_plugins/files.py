@@ -119,3 +119,19 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """
     with atomic_path(path) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def walk(root: Path, suffixes: tuple[str, ...] = (".wav",)) -> list[Path]:
+    """Find the files below a folder, hidden ones aside, whose names end so."""
+    # os.walk, for Path.rglob does not follow links to folders.
+    paths: list[Path] = []
+    seen: set[str] = set()  # a folder that is linked into itself has no end
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        paths += [Path(folder) / file for file in files if file.lower().endswith(suffixes) and not file.startswith(".")]
+    return paths

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ser_plugins"
-PLUGINS = {"errors", "files", "lengths", "distributed", "models", "metric", "audio", "registry"}
+PLUGINS = {"errors", "files", "lazy", "lengths", "distributed", "models", "metric", "audio", "registry"}
 TRAINING_AND_USE = {
     *("memory", "configuration", "corpora", "model_folder", "evaluation", "training", "inference", "hub"),
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchaudio.compliance.kaldi import get_mel_banks
 
 from ser_plugins.lengths import count_frames, frame_mask
 
@@ -45,6 +44,8 @@ class KaldiFbank(nn.Module):
         self.win = sample_rate * 25 // 1000
         self.hop = sample_rate * 10 // 1000
         self.n_fft = 1 << (self.win - 1).bit_length()
+        from torchaudio.compliance.kaldi import get_mel_banks  # noqa: PLC0415 — takes a while
+
         filters, _ = get_mel_banks(n_mels, self.n_fft, sample_rate, LOWEST, 0.0, 100.0, -500.0, 1.0)
         self.register_buffer("filters", functional.pad(filters, (0, 1)).T.contiguous(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.win, periodic=False).pow(0.85), persistent=False)

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.signal import resample_poly
 from torch import Tensor
-from torchaudio.functional import resample as resample_by_convolution
 
 from ser_plugins.audio.reading import SAMPLE_RATE
 from ser_plugins.errors import InputError
@@ -50,11 +48,17 @@ def resample(signal: Tensor, rate: int) -> Tensor:
     """
     if not 1 <= rate <= HIGHEST_RATE:
         raise InputError(f"a rate of {rate} Hz is no recording's; give 1 to {HIGHEST_RATE} Hz")
+    if rate == SAMPLE_RATE:
+        return signal
     divisor = gcd(rate, SAMPLE_RATE)
     down, up = rate // divisor, SAMPLE_RATE // divisor
     if down * up <= LARGEST_KERNEL:
+        from torchaudio.functional import resample as resample_by_convolution  # noqa: PLC0415 — takes a while
+
         converted: Tensor = resample_by_convolution(signal, rate, SAMPLE_RATE)
         return converted
+    from scipy.signal import resample_poly  # noqa: PLC0415 — takes a second
+
     polyphase = resample_poly(signal.cpu().numpy(), up, down, window=sinc_filter(up, down))
     return torch.from_numpy(np.ascontiguousarray(polyphase, np.float32)).to(signal.device)
 

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from ser_plugins.audio.speaker import check_mode
 from ser_plugins.lengths import count_frames, frame_mask
@@ -125,6 +124,8 @@ class MelSpectrogram(Spectrogram):
 
     def __init__(self, n_mels: int = 80, **options: Any) -> None:
         super().__init__(**options)
+        from torchaudio.functional import melscale_fbanks  # noqa: PLC0415 — takes a while
+
         filters = melscale_fbanks(
             self.n_fft // 2 + 1, 0.0, self.sample_rate / 2, n_mels, self.sample_rate, mel_scale="slaney"
         )

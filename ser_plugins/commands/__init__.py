@@ -11,7 +11,7 @@ from importlib import import_module
 
 from ser_plugins.errors import InputError
 
-COMMANDS = ("predict", "embed", "timeline", "export", "demo", "report", "folds", "evaluate", "compare")
+COMMANDS = ("predict", "embed", "timeline", "enrol", "export", "demo", "report", "folds", "evaluate", "compare")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -17,8 +17,9 @@ from ser_plugins.audio.spectrogram import Spectrogram
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import COLOURS, STYLE
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
+from ser_plugins.inference.drawing import draw_timeline
 from ser_plugins.inference.speaker import normalizes_by_speaker, speaker_statistics
-from ser_plugins.inference.timeline import draw_timeline, timeline
+from ser_plugins.inference.timelines import timeline
 from ser_plugins.model_folder.embedding_map import MAP, EmbeddingMap
 from ser_plugins.model_folder.loading import UtteranceClassifier, load
 from ser_plugins.model_folder.saving import CONFIG, WEIGHTS

@@ -19,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unknown", type=float, default=0.0, help="answer unknown below this probability (default: 0)")
     # The old spelling of the command timeline.
     parser.add_argument("--timeline", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--window", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--hop", type=float, help=argparse.SUPPRESS)
+    timeline.add_window_options(parser, shown=False)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -35,8 +34,10 @@ def run(given: argparse.Namespace) -> None:
         return
     if given.window is not None or given.hop is not None:
         raise InputError("predict takes no --window and --hop; use ser-plugins timeline")
+    if given.segments or given.turns is not None or given.min_seconds is not None:
+        raise InputError("segments are of a timeline; use ser-plugins timeline --segments")
     check_batches(given)
     job = prepare(given)
     output = prediction_output(job.model, split_labels(given.labels), given.unknown)
     shown = ["path", "seconds", "emotion", "probability", "warning", "error"]
-    run_files(given, job, output, shown, ["predict", output.schema.names, given.unknown])
+    run_files(given, job, output, shown, ["predict", list(output.types), given.unknown])

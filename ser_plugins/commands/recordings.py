@@ -15,9 +15,11 @@ from tqdm import tqdm
 from ser_plugins.commands.tables import prepare, print_table, split_labels, write_table
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import select_labels
+from ser_plugins.inference.drawing import timeline_figure
 from ser_plugins.inference.files import header_seconds, readable
 from ser_plugins.inference.table import PartialTable
-from ser_plugins.inference.timeline import HOP, WINDOW, check_windows, timeline_chunks, timeline_figure
+from ser_plugins.inference.timelines import HOP, WINDOW, timeline_chunks
+from ser_plugins.inference.windows import check_windows
 from ser_plugins.memory import return_memory
 
 
@@ -45,7 +47,7 @@ def run_recordings(given: argparse.Namespace) -> None:
                 _draw(its_chunks, figures[number])
 
     if given.output is None:
-        print_table(job, pa.Table.from_batches(chunks(), schema).to_pandas())
+        print_table(job, pa.Table.from_batches(chunks(), schema).to_pydict())
     else:
         write_table(given, job, schema, chunks, ["timeline", schema.names, window, hop])
 

@@ -6,28 +6,29 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
-
-import pandas as pd
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ser_plugins.audio.speaker import SpeakerStatistics
-from ser_plugins.corpora.text import decode
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.inference.files import find_files
 from ser_plugins.inference.speaker import statistics_or_warning, statistics_values
-from ser_plugins.inference.table import PartialTable, identity_of
-from ser_plugins.inference.utterances import Output, table_chunks
+from ser_plugins.inference.utterances import Columns, Output, table_chunks
 from ser_plugins.memory import keep_memory
-from ser_plugins.model_folder.loading import UtteranceClassifier, load
+from ser_plugins.model_folder.plain import PlainModel, load_plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ser_plugins.inference.table import PartialTable
 
 logger = logging.getLogger(__name__)
+SELDOM = ("warning", "error")  # columns that are printed where they have a value
 
 
 class Job(NamedTuple):
     """A model, the files that it runs on, and statistics of their speaker."""
 
-    model: UtteranceClassifier
+    model: PlainModel
     files: list[str]
     speaker: SpeakerStatistics | None
 
@@ -38,11 +39,14 @@ def prepare(given: argparse.Namespace) -> Job:
     files = find_files(path for path in paths if path)
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
-    model = load(given.model, given.revision, given.device)
-    return Job(model, files, statistics_or_warning(model, given.speaker))
+    model = load_plain(given.model, given.revision, given.device)
+    turns = getattr(given, "turns", None)  # which have the speech of each speaker
+    return Job(model, files, None if turns else statistics_or_warning(model, given.speaker))
 
 
 def _listed_paths() -> list[str]:
+    from ser_plugins.corpora.text import decode  # noqa: PLC0415 — the corpora take a while to import
+
     return decode(sys.stdin.buffer.read(), "standard input").splitlines()
 
 
@@ -55,13 +59,18 @@ def run_files(given: argparse.Namespace, job: Job, output: Output, shown: list[s
     """Print the columns ``shown`` of a table with one row per file, or write the table."""
     keep_memory()
 
-    def chunks(skip: int) -> Iterator[pa.RecordBatch]:
+    def chunks(skip: int) -> Iterator[Columns]:
         return table_chunks(job.model, job.files, output, given.jobs, given.batch_seconds, job.speaker, skip)
 
     if given.output is None:
-        print_table(job, pa.Table.from_batches(chunks(0), output.schema).to_pandas()[shown])
-    else:
-        write_table(given, job, output.schema, lambda part: chunks(part.chunks), [*settings, given.batch_seconds])
+        found = list(chunks(0))
+        print_table(job, {name: [value for chunk in found for value in chunk[name]] for name in shown})
+        return
+    from ser_plugins.inference.table import record_batch, schema_of  # noqa: PLC0415 — pandas takes a while
+
+    schema = schema_of(output.types)
+    batches = lambda part: (record_batch(chunk, schema) for chunk in chunks(part.chunks))  # noqa: E731
+    write_table(given, job, schema, batches, [*settings, given.batch_seconds])
 
 
 def check_batches(given: argparse.Namespace) -> None:
@@ -70,13 +79,19 @@ def check_batches(given: argparse.Namespace) -> None:
         raise InputError("give --batch_seconds above 0, and --jobs of 0 (no other process) or more")
 
 
-def print_table(job: Job, table: pd.DataFrame) -> None:
+def print_table(job: Job, columns: Columns) -> None:
     """Print a table, and report the files that could not be used."""
-    errors = table["error"].dropna().tolist()
-    empty = [name for name in ("warning", "error") if name in table and table[name].isna().all()]
-    shown = table.drop(columns=empty)
-    print(shown.to_string(index=False, na_rep="", float_format="{:.3f}".format))
+    errors = [error for error in columns["error"] if error is not None]
+    shown = {name: values for name, values in columns.items() if name not in SELDOM or any(values)}
+    cells = [[name, *map(_cell, values)] for name, values in shown.items()]
+    widths = [max(map(len, column)) for column in cells]
+    for row in zip(*cells, strict=True):
+        print(" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     report_errors(len(job.files), errors)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def write_table(
@@ -101,6 +116,8 @@ def write_table(
     settings : iterable
         Whatever else the table depends on, as plain JSON.
     """
+    from ser_plugins.inference.table import PartialTable, identity_of  # noqa: PLC0415 — pandas takes a while
+
     model = job.model
     identity = [model.checksum, model.device, model.audio_normalizer.settings(), statistics_values(job.speaker)]
     with disk_full_told(given.output.parent):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from ser_plugins.audio.reading import AudioStream
 from ser_plugins.audio.speech import SILENCE, check_signal, naming
 from ser_plugins.errors import InputError
+from ser_plugins.files import walk
 
 Faults = list[tuple[str, str]]
 
@@ -78,22 +78,6 @@ def find_utterances(
         )
     faults += [(f"{stem}.wav", "missing") for stem in missing]
     return {stem: found[stem] for stem in expected if stem in found}, faults
-
-
-def walk(root: Path, suffixes: tuple[str, ...] = (".wav",)) -> list[Path]:
-    """Find the files below a folder, hidden ones aside, whose names end so."""
-    # os.walk, for Path.rglob does not follow links to folders.
-    paths: list[Path] = []
-    seen: set[str] = set()  # a folder that is linked into itself has no end
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below.sort()
-        paths += [Path(folder) / file for file in files if file.lower().endswith(suffixes) and not file.startswith(".")]
-    return paths
 
 
 def listen(path: Path) -> str:

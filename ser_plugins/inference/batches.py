@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.forward import embed
+
+if TYPE_CHECKING:
+    from speechbrain.inference.classifiers import EncoderClassifier
 
 BATCH_SIZE, BATCH_SECONDS = 16, 60.0  # larger ones are no faster on a CPU: they leave its cache
 CHUNK_FILES, CHUNK_SECONDS = 256, 1800.0

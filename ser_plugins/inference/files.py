@@ -22,8 +22,8 @@ import torch
 from ser_plugins.audio.reading import Samples, announced_seconds, read_audio
 from ser_plugins.audio.resampling import resample
 from ser_plugins.audio.speech import SILENT, SpeechNormalizer, downmix, is_silent, join
-from ser_plugins.corpora.files import walk
 from ser_plugins.errors import InputError
+from ser_plugins.files import walk
 
 SUFFIXES = (
     *(".wav", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".m4a", ".mp4", ".aac", ".aif", ".aiff"),

@@ -6,10 +6,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,8 +16,11 @@ from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
 from ser_plugins.inference.files import find_files, readable, reason
-from ser_plugins.inference.timeline import find_speech, slide
+from ser_plugins.inference.windows import Window, find_speech, slide
 from ser_plugins.model_folder.forward import embed_features
+
+if TYPE_CHECKING:
+    from speechbrain.inference.classifiers import EncoderClassifier
 
 logger = logging.getLogger(__name__)
 Recordings: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -127,15 +129,23 @@ def adapt(*_: Any, **__: Any) -> None:
     raise InputError("adapt is gone; write predict(model, files, speaker=speaker_statistics(model, recordings))")
 
 
+def speech_features(
+    model: EncoderClassifier, path: str | os.PathLike[str], windows: Iterable[Window]
+) -> Iterator[Tensor]:
+    """Yield the features [1, T', F] of the speech in windows of a recording."""
+    stream = iter(windows)
+    while some := list(islice(stream, TOGETHER)):
+        for speech in find_speech(model, path, some).values():
+            yield model.mods.compute_features(speech[None].to(model.device))
+
+
 def _features(model: EncoderClassifier, path: str, errors: list[str]) -> Iterator[Tensor]:
     """Yield the features [1, T', F] of the speech in a recording; add to ``errors`` why there are none."""
     empty = True
     try:
-        stream = slide(path, SECONDS, SECONDS)
-        while windows := list(islice(stream, TOGETHER)):
-            for speech in find_speech(model, path, windows).values():
-                yield model.mods.compute_features(speech[None].to(model.device))
-                empty = False
+        for feats in speech_features(model, path, slide(path, SECONDS, SECONDS)):
+            yield feats
+            empty = False
         if empty:
             raise InputError("it has no speech")
     except Exception as error:  # from any decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +17,24 @@ from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path
 
 IDENTITY = b"identity"
+TYPES = {"text": pa.string(), "number": pa.float64(), "vector": pa.list_(pa.float32())}
+
+
+def schema_of(types: Mapping[str, str]) -> pa.Schema:
+    """Make the schema of columns from the names of their types."""
+    return pa.schema({name: TYPES[kind] for name, kind in types.items()})
+
+
+def record_batch(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Make a chunk of a table from its columns, which are lists."""
+    return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def to_pandas(chunks: Iterable[Mapping[str, list[Any]]], types: Mapping[str, str]) -> pd.DataFrame:
+    """Join chunks to a table."""
+    schema = schema_of(types)
+    table: pd.DataFrame = pa.Table.from_batches((record_batch(chunk, schema) for chunk in chunks), schema).to_pandas()
+    return table
 
 
 def identity_of(settings: Any, paths: Iterable[str]) -> str:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import pandas as pd
-import pyarrow as pa
 import torch
-from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 from tqdm import tqdm
 
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
-from ser_plugins.corpora.corpus import RESERVED
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import (
     BATCH_SECONDS,
@@ -30,6 +26,10 @@ from ser_plugins.inference.batches import (
 from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups, readable
 from ser_plugins.metric.wheel import WHEEL
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from speechbrain.inference.classifiers import EncoderClassifier
+
 logger = logging.getLogger(__name__)
 Paths: TypeAlias = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Columns = dict[str, list[Any]]
@@ -38,19 +38,20 @@ GROUP_SECONDS = 600.0  # of files that are read together
 
 
 class Output(NamedTuple):
-    """What a table says of a file: its schema, and the function that makes columns of embeddings [N, E].
+    """What a table says of a file: the types of its columns, and the function that makes columns of embeddings [N, E].
 
-    The function returns the columns, and a boolean mask [N] of the rows whose values are finite.
+    The types are those of `ser_plugins.inference.table.TYPES`. The function returns the columns, and a boolean mask [N]
+    of the rows whose values are finite.
     """
 
-    schema: pa.Schema
+    types: dict[str, str]
     columns: Callable[[Tensor], tuple[Columns, Tensor]]
 
 
 def embedding_output() -> Output:
     """Return the output of `embed`: a column ``embedding``."""
     return Output(
-        _schema({"embedding": pa.list_(pa.float32())}),
+        _types({"embedding": "vector"}),
         lambda embeddings: ({"embedding": list(embeddings.numpy())}, embeddings.isfinite().all(1)),
     )
 
@@ -60,7 +61,8 @@ def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None, un
     if not 0 <= unknown <= 1:
         raise InputError(f"unknown is {unknown}; give a probability from 0 to 1")
     selected, classes = select_labels(model, labels)
-    if reserved := RESERVED & set(selected):
+    types = {"emotion": "text", "probability": "number"}
+    if reserved := set(_types(types)) & set(selected):
         raise InputError(f"the label {min(reserved)!r} is the name of a column of the table; select other labels")
     if not set(selected) & set(WHEEL):
         logger.warning("the labels %s … are not known emotions; use embed for a speaker encoder", selected[0])
@@ -76,13 +78,11 @@ def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None, un
         values = named | dict(zip(selected, probabilities.T.tolist(), strict=True))
         return values, finite & probabilities.isfinite().all(1)
 
-    schema = {"emotion": pa.string(), "probability": pa.float64(), **dict.fromkeys(selected, pa.float64())}
-    return Output(_schema(schema), columns)
+    return Output(_types({**types, **dict.fromkeys(selected, "number")}), columns)
 
 
-def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
-    of_the_file = {"path": pa.string(), "seconds": pa.float64()}
-    return pa.schema({**of_the_file, **columns, "warning": pa.string(), "error": pa.string()})
+def _types(columns: dict[str, str]) -> dict[str, str]:
+    return {"path": "text", "seconds": "number", **columns, "warning": "text", "error": "text"}
 
 
 def table_chunks(
@@ -93,7 +93,7 @@ def table_chunks(
     batch_seconds: float = BATCH_SECONDS,
     speaker: SpeakerStatistics | None = None,
     skip: int = 0,
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[Columns]:
     """Compute the table of some files chunk by chunk.
 
     The list of files alone decides which are read and computed together. The chunks of a resumed run therefore equal
@@ -118,8 +118,8 @@ def table_chunks(
 
     Yields
     ------
-    pyarrow.RecordBatch
-        The rows of a chunk, in the order of its files.
+    dict
+        The columns of a chunk, as lists, with the rows in the order of its files.
     """
     seconds = header_seconds(paths)
     chunks = list(make_chunks(seconds))
@@ -138,13 +138,13 @@ def table_chunks(
             ordered = [clips[row] for row in chunk]
             speech = [torch.from_numpy(clip.speech) for clip in ordered if clip.speech is not None]
             columns = output.columns(embed_speech(model, speech, batch_seconds, speaker)) if speech else ({}, ())
-            yield _record_batch(output.schema, [paths[row] for row in chunk], ordered, *columns)
+            yield _rows(output.types, [paths[row] for row in chunk], ordered, *columns)
             progress.update(len(chunk))
 
 
-def _record_batch(
-    schema: pa.Schema, paths: Sequence[str], clips: Sequence[Clip], columns: Columns, finite: Iterable[bool]
-) -> pa.RecordBatch:
+def _rows(
+    types: Iterable[str], paths: Sequence[str], clips: Sequence[Clip], columns: Columns, finite: Iterable[bool]
+) -> Columns:
     """Join what was read of the files and what the model computed; a row has values or an error."""
     with_speech = [row for row, clip in enumerate(clips) if clip.speech is not None]
     errors = [clip.error and readable(clip.error) for clip in clips]
@@ -156,11 +156,11 @@ def _record_batch(
         "warning": [clip.warning for clip in clips],
         "error": errors,
     }
-    for name in set(schema.names) - set(full):
+    for name in set(types) - set(full):
         full[name] = [None] * len(clips)
         for row, value in zip(with_speech, columns.get(name, ()), strict=bool(with_speech)):
             full[name][row] = value if errors[row] is None else None
-    return pa.record_batch([pa.array(full[field.name], field.type) for field in schema], schema=schema)
+    return {name: full[name] for name in types}
 
 
 def predict(
@@ -259,6 +259,6 @@ def _table(
     speaker: SpeakerStatistics | None,
 ) -> pd.DataFrame:
     files = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
-    chunks = table_chunks(model, files, output, jobs, batch_seconds, speaker)
-    table: pd.DataFrame = pa.Table.from_batches(chunks, output.schema).to_pandas()
-    return table
+    from ser_plugins.inference.table import to_pandas  # noqa: PLC0415 — pandas takes a while
+
+    return to_pandas(table_chunks(model, files, output, jobs, batch_seconds, speaker), output.types)

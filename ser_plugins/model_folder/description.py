@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
-from speechbrain.nnet.containers import LengthsCapableSequential
-from speechbrain.nnet.linear import Linear
-from speechbrain.nnet.normalization import BatchNorm1d
 from torch import nn
 
 from ser_plugins.audio.fbank import KaldiFbank, MeanNorm
@@ -54,13 +52,25 @@ def described_backbone(source: Mapping[str, Any], freeze: bool = True) -> SSLBac
     return SSLBackbone(source, freeze)
 
 
+def _of_speechbrain(module: str, name: str) -> Callable[..., Any]:
+    """Return a constructor that imports SpeechBrain at its first call: most folders name no class of it."""
+
+    def construct(*arguments: Any, **named: Any) -> Any:
+        return getattr(import_module(module), name)(*arguments, **named)
+
+    return construct
+
+
+SPEECHBRAIN = (
+    ("speechbrain.nnet.containers", "LengthsCapableSequential"),
+    ("speechbrain.nnet.linear", "Linear"),
+    ("speechbrain.nnet.normalization", "BatchNorm1d"),
+)
 CLASSES: dict[str, Callable[..., Any]] = {
     **{f"ser_plugins.{one.__name__}": one for one in (*AUDIO, *CLASSIFIERS)},
     **{f"ser_plugins.{name}": one for name, one in {**MODELS, **POOLINGS}.items()},
     "ser_plugins.SSLBackbone": described_backbone,
-    "speechbrain.nnet.containers.LengthsCapableSequential": LengthsCapableSequential,
-    "speechbrain.nnet.linear.Linear": Linear,
-    "speechbrain.nnet.normalization.BatchNorm1d": BatchNorm1d,
+    **{f"{module}.{name}": _of_speechbrain(module, name) for module, name in SPEECHBRAIN},
     "torch.nn.Identity": nn.Identity,
 }
 

@@ -1,28 +1,22 @@
-"""Load a model folder from its plain JSON and safetensors; no YAML is executed and nothing is unpickled."""
+"""Load a model folder as SpeechBrain's ``EncoderClassifier``, without running any code from it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load as load_tensors
 from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import is_silent, normalize_file
 from ser_plugins.errors import InputError
-from ser_plugins.model_folder.description import build
 from ser_plugins.model_folder.forward import embed
 from ser_plugins.model_folder.interface import LabelEncoder, UnitLength
-from ser_plugins.model_folder.saving import CONFIG, SECTIONS, WEIGHTS, weighted_modules
+from ser_plugins.model_folder.layout import CONFIG, WEIGHTS
+from ser_plugins.model_folder.plain import check_device, read_config, read_parts, telling
 from ser_plugins.model_folder.source import find_folder
 
-REMEDY = "download or export the folder again"
+__all__ = ["UtteranceClassifier", "check_device", "load", "read_config"]
 Decision = tuple[Tensor, Tensor, Tensor, list[str]]
 
 
@@ -162,55 +156,12 @@ def load(source: str | Path, revision: str | None = None, device: str | None = N
     """
     check_device(device)
     folder = find_folder(source, [CONFIG, WEIGHTS], revision)
-    config = read_config(folder / CONFIG)
-    weights = _read_weights(folder / WEIGHTS, config)
-    try:
-        parts = {name: build(config["modules"][name]) for name in SECTIONS}
-        weighted_modules(parts["embedding_model"], parts["classifier"]).load_state_dict(weights)
+    parts = read_parts(folder)
+    with telling(folder):
         hparams = {
-            "audio_normalizer": parts.pop("audio_normalizer"),
-            "label_encoder": LabelEncoder.from_labels(config["labels"]),
+            "audio_normalizer": parts.audio_normalizer,
+            "label_encoder": LabelEncoder.from_labels(parts.labels),
         }
-        model = UtteranceClassifier(parts, hparams, {"device": device} if device else None)
-    except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from error
-    except Exception as error:  # from a class, about arguments that it does not accept
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{folder / CONFIG} and {WEIGHTS} do not make a model ({reason}); {REMEDY}") from error
-    model.checksum = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+        model = UtteranceClassifier(parts.modules, hparams, {"device": device} if device else None)
+    model.checksum = parts.checksum
     return model
-
-
-def check_device(device: str | None) -> None:
-    """Raise an `InputError` if there is no such device."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"there is no device {device}; give cpu, or none") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} is missing; give the model/ or encoder/ folder of a run") from error
-
-
-def read_config(path: Path) -> Mapping[str, Any]:
-    """Read a folder's ``config.json``: its modules, labels and checksum."""
-    data = _read(path)
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON; {REMEDY}") from error
-    if not isinstance(config, Mapping) or "modules" not in config:
-        raise InputError(f"{path} describes no modules; load the folder by EncoderClassifier.from_hparams")
-    return config
-
-
-def _read_weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read the weights after comparing their checksum with that of ``config.json``."""
-    data = _read(path)  # read once: the checked bytes are the loaded ones
-    if config.get("sha256") != {WEIGHTS: hashlib.sha256(data).hexdigest()}:
-        raise InputError(f"{path} does not have the checksum in {CONFIG}; {REMEDY}")
-    return dict(load_tensors(data))

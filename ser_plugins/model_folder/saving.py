@@ -21,14 +21,22 @@ from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.description import describe
 from ser_plugins.model_folder.interface import LabelEncoder
+from ser_plugins.model_folder.layout import CHECKPOINT, CONFIG, HYPERPARAMS, SECTIONS, WEIGHTS, weighted_modules
 from ser_plugins.model_folder.reference import REFERENCE, reference_output
 from ser_plugins.models.ssl import SSLBackbone
 
+__all__ = [
+    "CHECKPOINT",
+    "CONFIG",
+    "HYPERPARAMS",
+    "SECTIONS",
+    "WEIGHTS",
+    "inference_yaml",
+    "save_model_folder",
+    "self_contained",
+]
 logger = logging.getLogger(__name__)
-HYPERPARAMS, CHECKPOINT = "hyperparams.yaml", "embedding_model.ckpt"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TEMPLATE = Path(__file__).with_name("inference.yaml")
-SECTIONS = ("audio_normalizer", "compute_features", "mean_var_norm", "embedding_model", "classifier")
 
 
 def inference_yaml(tree: Mapping[str, Any]) -> str:
@@ -59,11 +67,6 @@ def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> conf
         if isinstance(pooling, dict) and "input_size" in pooling:
             pooling["input_size"] = backbone.output_size
     return tree
-
-
-def weighted_modules(embedding_model: nn.Module, classifier: nn.Module) -> nn.ModuleDict:
-    """Join the two modules that have weights; the state dict of the result is ``model.safetensors``."""
-    return nn.ModuleDict({"embedding_model": embedding_model, "classifier": classifier})
 
 
 def save_model_folder(

@@ -230,6 +230,7 @@ def test_the_number_of_threads_stays_as_it_was(spoken, monkeypatch):
         monkeypatch.delitem(sys.modules, module)
     before = torch.get_num_threads()
     speech._silero.cache_clear()
+    speech._silero_lstm.cache_clear()
     try:
         torch.set_num_threads(3)
         SpeechNormalizer()(spoken[0], 16000)
@@ -270,6 +271,18 @@ def test_speech_of_many_signals_is_that_of_each(spoken):
     signals.append(torch.zeros(8000))
     assert speech.silero_together(signals) == [speech.silero(signal) for signal in signals]
     assert speech.silero_together([]) == []
+
+
+def test_probabilities_are_those_of_the_stream(spoken):
+    _, network = speech._silero()
+    signals = [spoken[0][:30001], spoken[0][9000:30000]]
+    found = speech.silero_probabilities(signals)
+    for signal, row in zip(signals, found, strict=True):
+        frames = torch.nn.functional.pad(signal, (0, -len(signal) % 512)).split(512)
+        network.reset_states()
+        with torch.no_grad():
+            expected = [float(network(frame, 16000)) for frame in frames]
+        np.testing.assert_allclose(row[: len(frames)], expected, atol=speech.NEAR / 10)
 
 
 def test_threads_hear_what_one_hears(spoken):

@@ -30,10 +30,11 @@ def test_the_examples_run(model_folder, write_model, tmp_path, monkeypatch):
     exec(example, names)
     assert len(names["table"]) == 3 and len(names["vectors"]) == 2 and len(names["frame"]) == 2
     assert Path("interview.png").exists()
+    assert Path("interview.rttm").read_text().startswith("SPEAKER interview 1 0.000 ")
 
 
 def test_options_exist(capsys):
-    for command in ("predict", "timeline"):
+    for command in ("predict", "timeline", "enrol"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
     known = capsys.readouterr().out

@@ -12,7 +12,7 @@ from ser_plugins.audio.speech import load_audio, stream_audio
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
 from ser_plugins.inference import timeline, timeline_figure
-from ser_plugins.inference.timeline import slide
+from ser_plugins.inference.windows import slide
 
 LABELS = ["neutral", "happy", "sad"]
 
