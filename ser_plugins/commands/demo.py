@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from ser_plugins.commands.options import add_model_argument
+from ser_plugins.model_folder.source import EMOTIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add_model_argument(parser)
+    add_model_argument(parser, default=EMOTIONS)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
 

@@ -7,13 +7,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ser_plugins.model_folder.source import EMOTIONS
+
 if TYPE_CHECKING:
     from ser_plugins.evaluation.protocol import Reference
 
 
-def add_model_argument(parser: argparse.ArgumentParser) -> None:
+def add_model_argument(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add the model as the argument of a command, and its revision."""
-    parser.add_argument("model", help="model folder of a run, or USER/NAME on the Hub")
+    about = "model folder of a run, or USER/NAME on the Hub"
+    if default is None:
+        parser.add_argument("model", help=about)
+    else:
+        parser.add_argument("model", nargs="?", default=default, help=f"{about} (default: %(default)s)")
     add_revision_option(parser)
 
 
@@ -40,7 +46,9 @@ def add_inference_arguments(parser: argparse.ArgumentParser, output_required: bo
         metavar="PATH",
         help="audio file, folder, 'pattern', or - for a list of paths on standard input",
     )
-    parser.add_argument("--model", required=True, help="model folder of a run, or USER/NAME on the Hub")
+    parser.add_argument(
+        "--model", default=EMOTIONS, help="model folder of a run, or USER/NAME on the Hub (default: %(default)s)"
+    )
     add_revision_option(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     add_speaker_option(parser)

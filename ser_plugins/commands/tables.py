@@ -15,6 +15,7 @@ from ser_plugins.inference.speaker import statistics_or_warning, statistics_valu
 from ser_plugins.inference.utterances import Columns, Output, table_chunks
 from ser_plugins.memory import keep_memory
 from ser_plugins.model_folder.plain import PlainModel, load_plain
+from ser_plugins.model_folder.source import EMOTIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ser_plugins.inference.table import PartialTable
 
 logger = logging.getLogger(__name__)
+ABOUT = "builtin:emotions answers, trained on acted English speech (CREMA-D); --model selects another model"
 SELDOM = ("warning", "error")  # columns that are printed where they have a value
 
 
@@ -40,6 +42,8 @@ def prepare(given: argparse.Namespace) -> Job:
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
     model = load_plain(given.model, given.revision, given.device)
+    if given.model == EMOTIONS:
+        print(ABOUT, file=sys.stderr)
     turns = getattr(given, "turns", None)  # which have the speech of each speaker
     return Job(model, files, None if turns else statistics_or_warning(model, given.speaker))
 

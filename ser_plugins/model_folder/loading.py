@@ -14,7 +14,7 @@ from ser_plugins.model_folder.forward import embed
 from ser_plugins.model_folder.interface import LabelEncoder, UnitLength
 from ser_plugins.model_folder.layout import CONFIG, WEIGHTS
 from ser_plugins.model_folder.plain import check_device, read_config, read_parts, telling
-from ser_plugins.model_folder.source import find_folder
+from ser_plugins.model_folder.source import EMOTIONS, find_folder
 
 __all__ = ["UtteranceClassifier", "check_device", "load", "read_config"]
 Decision = tuple[Tensor, Tensor, Tensor, list[str]]
@@ -121,7 +121,7 @@ class UtteranceClassifier(EncoderClassifier):  # type: ignore[misc]
         return self.classify_batch(self.load_audio(path), speaker=speaker)
 
 
-def load(source: str | Path, revision: str | None = None, device: str | None = None) -> UtteranceClassifier:
+def load(source: str | Path = EMOTIONS, revision: str | None = None, device: str | None = None) -> UtteranceClassifier:
     """Load a model folder without running any code from it.
 
     The model is the same as that of ``EncoderClassifier.from_hparams(source)``. Only ``config.json`` and
@@ -132,6 +132,7 @@ def load(source: str | Path, revision: str | None = None, device: str | None = N
     ----------
     source : str or pathlib.Path
         ``model/`` or ``encoder/`` folder of a run, or USER/NAME on the Hub, from which the two files are downloaded.
+        The package holds ``builtin:emotions``, the default, and ``builtin:speakers``.
     revision : str, optional
         Branch, tag or commit on the Hub.
     device : str, optional

@@ -9,6 +9,8 @@ from ser_plugins.errors import InputError
 
 WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 BUILTIN = "builtin"
+EMOTIONS = "builtin:emotions"
+"""The emotion model that the package holds; the default of `ser_plugins.load` and of the commands."""
 
 
 def builtin_folder(source: str) -> Path:

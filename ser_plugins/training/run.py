@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
-from speechbrain.utils.train_logger import FileTrainLogger
+from speechbrain.utils.train_logger import FileTrainLogger, TrainLogger
 from torch import nn
 
 from ser_plugins import configuration
@@ -38,7 +38,7 @@ from ser_plugins.training.transfer import check_features, find_weights, transfer
 LIBRARIES = ("ser-plugins", "torch", "torchaudio", "speechbrain", "scikit-learn", "numpy")
 MODULES = ("compute_features", "mean_var_norm", "embedding_model", "classifier")
 FROM_CORPUS = ("labels", "prior")  # keys whose values a run takes from its corpus
-ANYWHERE = ("reader", "ckpt_interval_minutes")  # with folders, what may differ when a run is resumed
+ANYWHERE = ("reader", "ckpt_interval_minutes", "train_logger")  # with folders, what may differ when a run is resumed
 Hparams = dict[str, Any]
 AnyBrain = TypeVar("AnyBrain", bound=EncoderBrain)
 logger = logging.getLogger(__name__)
@@ -56,9 +56,28 @@ def begin(tree: configuration.Tree, folder: Path) -> Hparams:
     sb.utils.seed.seed_everything(int(tree["seed"]))
     hparams = build(tree)
     run_on_main(atomic_write, [folder / HYPERPARAMS, configuration.dump(configuration.resolve(tree))])
-    hparams["train_logger"] = FileTrainLogger(str(folder / "train_log.txt"))
+    file = FileTrainLogger(str(folder / "train_log.txt"))
+    hparams["train_logger"] = TrainLoggers(*filter(None, [file, hparams["train_logger"]]))
     hparams["stopwatch"] = Stopwatch()
     return hparams
+
+
+class TrainLoggers(TrainLogger):  # type: ignore[misc]
+    """Several of SpeechBrain's loggers as one.
+
+    Parameters
+    ----------
+    *loggers : speechbrain.utils.train_logger.TrainLogger
+        Each logs the same.
+    """
+
+    def __init__(self, *loggers: TrainLogger) -> None:
+        self.loggers = loggers
+
+    def log_stats(self, *args: Any, **kwargs: Any) -> None:
+        """Log an epoch, as `speechbrain.utils.train_logger.TrainLogger.log_stats`."""
+        for logger in self.loggers:
+            logger.log_stats(*args, **kwargs)
 
 
 def build(tree: configuration.Tree) -> Hparams:

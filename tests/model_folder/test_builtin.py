@@ -9,7 +9,7 @@ import torch
 
 from ser_plugins import configuration, load
 from ser_plugins.errors import InputError
-from ser_plugins.model_folder.lineage import read_lineage
+from ser_plugins.model_folder.lineage import read_lineage, speaker_keys
 from ser_plugins.model_folder.source import builtin_folder
 from ser_plugins.training.run import load_pretrained
 from ser_plugins.training.transfer import find_weights
@@ -62,3 +62,24 @@ def test_a_strategy_starts_from_it_by_default(strategy, partial):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match=r"no built-in model 'voices'; the package holds .*speakers"):
         find_weights("builtin:voices")
+
+
+def test_the_emotion_model_is_small_and_its_card_has_the_figures_of_its_records():
+    folder = builtin_folder("builtin:emotions")
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 16_000_000
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Apache-2.0" in card and "Open Database License" in card
+    for name in ("cremad", "ravdess"):
+        table = pd.read_csv(RECORDS / f"models/emotions/{name}.csv.gz", dtype={"speaker": str})
+        right = table["emotion"] == table["predicted"]
+        recalls = right.groupby(table["emotion"]).mean()
+        assert f"{100 * right.mean():.1f} %" in card and f"{100 * recalls.mean():.1f} %" in card
+        heard = read_lineage(folder / "model.safetensors")[-1].speakers
+        assert not set(speaker_keys(f"{name}-{one}" for one in table["speaker"])) & set(heard)
+
+
+def test_the_emotion_model_answers_by_default():
+    model = load(device="cpu")
+    scores, _, _, [emotion] = model.classify_batch(0.1 * torch.randn(1, 16000))
+    assert scores.shape == (1, 6) and emotion in {"neutral", "happy", "sad", "angry", "fearful", "disgust"}
+    assert torch.allclose(scores.exp().sum(), torch.tensor(1.0))

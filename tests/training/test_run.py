@@ -1,10 +1,13 @@
-"""What a run records of the code that it runs."""
+"""What a run records of its code, and its loggers."""
 
 import re
 import subprocess
 from pathlib import Path
 
-from ser_plugins.training.run import commit
+from ruamel.yaml import YAML
+
+from ser_plugins import configuration
+from ser_plugins.training.run import begin, commit
 
 
 def test_the_commit_is_that_of_the_checkout(monkeypatch):
@@ -21,3 +24,11 @@ def test_the_commit_is_that_of_the_checkout(monkeypatch):
 def test_a_package_outside_of_a_repository_has_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "no repository"))
     assert commit.__wrapped__() is None
+
+
+def test_a_logger_of_the_yaml_logs_beside_the_file(tmp_path):
+    logger = f"!new:speechbrain.utils.train_logger.FileTrainLogger {{save_file: {tmp_path / 'own.txt'}}}"
+    tree = configuration.compose("s1", "synthetic", {"train_logger": YAML().load(logger)})
+    begin(tree, tmp_path / "run")["train_logger"].log_stats({"epoch": 3}, train_stats={"loss": 0.25})
+    logs = {(tmp_path / name).read_text() for name in ("own.txt", "run/train_log.txt")}
+    assert len(logs) == 1 and "epoch: 3 - train loss: 2.50e-01" in logs.pop()
