@@ -161,7 +161,7 @@ def test_statistics_of_a_speaker_are_refused_where_they_make_no_sense():
         SpectrogramNorm()(torch.randn(1, 9, 5), speaker=torch.ones(6))
     with pytest.raises(ValueError, match="no frame"):
         SpeakerStatistics.measure_features([torch.zeros(1, 4, 5)])
-    with pytest.raises(ValueError, match=r"none, features, features\+embeddings, not 'voice'"):
+    with pytest.raises(ValueError, match=r"none, features, embeddings, features\+embeddings, not 'voice'"):
         SpectrogramNorm(speaker_normalization="voice")
 
 

@@ -202,7 +202,7 @@ def test_ended_from_outside_it_ends_what_it_runs(tmp_path):
         (["sweep", "=4", "--corpus", "synthetic"], "=4: give a key and numbers"),
         (["figures", "results", "--fold", "1"], "unknown arguments: --fold 1"),
         (["report", "nowhere"], "error: nowhere has no finished fold; give the folder of the results"),
-        (["table2", "--strategies", "s9"], "hparams/s9.yaml (no such file); give a YAML file or a preset: "),
+        (["table2", "--strategies", "s99"], "hparams/s99.yaml (no such file); give a YAML file or a preset: "),
         (["table2", "--folds", "first"], "error: --fold first: give a number from 1 to 10, some as 1,2,3, or all"),
     ],
 )
