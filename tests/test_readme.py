@@ -130,7 +130,8 @@ def test_the_strategy_of_the_recipes_is_composed(tmp_path):
 
 
 @pytest.mark.parametrize("block", blocks(ROOT / "docs/recipes.md", "yaml")[1:])
-def test_lines_of_yaml_in_the_recipes_replace_those_of_a_strategy(block, tmp_path):
+def test_lines_of_yaml_in_the_recipes_replace_those_of_a_strategy(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a logger makes its folder
     (key,) = re.findall(r"^(\w+):", block, re.MULTILINE)
     strategy = "pretrain" if key == "classifier" else "s5"
     if key == "classifier":
