@@ -75,7 +75,7 @@ def test_the_page_has_each_block_once():
 )
 def test_a_recipe_learns(make, recipe, title):
     swapped = "embedding_model" in YAML.get(title, "")
-    brain = recipe["train"](make(title, block=small(YAML.get(title, "")), number_of_epochs=6 if swapped else 12))
+    brain = recipe["train"](make(title, block=small(YAML.get(title, "")), number_of_epochs=8 if swapped else 12))
     assert all(map(math.isfinite, brain.losses)) and brain.losses[-1] < brain.losses[0]
     assert isinstance(getattr(brain.modules, "embedding_model", None), UtteranceEncoder) == swapped
     if title.endswith("spectrogram and network"):  # validation follows training from the first epoch
