@@ -18,7 +18,10 @@ from ser_plugins.files import atomic_write
 CORPORA = {"ravdess": "RAVDESS", "cremad": "CREMA-D"}
 HEADER = re.compile(r"# [^:\n]+: (?P<about>.+?)\.(?: |\n)")
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
-EXPECTED = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "Bhavan", "Issa", "Kumar", "Ghaleb", "Huang")
+STRATEGIES = [f"S{number}" for number in range(1, 10)]
+COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
+OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mirsamadi", "Tzinis"]  # of the paper's related work
+EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
 
 PROTOCOL = """\
 # Results

@@ -64,7 +64,10 @@ def test_table2_trains_what_is_missing_and_resumes_past_failures(options, tmp_pa
     assert (tmp_path / "out" / "table2.md").read_text() in second.stdout
 
     other = experiments(*words, "--pretrained_encoder", "none", "--lr", "0.1")
-    assert other.returncode == 1 and "S1/synthetic/1/fold2 holds a run of other hyper-parameters (lr differs)" in other.stderr
+    assert (
+        other.returncode == 1
+        and "S1/synthetic/1/fold2 holds a run of other hyper-parameters (lr differs)" in other.stderr
+    )
 
     sweep = experiments("sweep", "clusters=4,6", "--strategy", "s1", "--fold", "2", "--jobs", "2", *options)
     assert sweep.returncode == 0, sweep.stderr
