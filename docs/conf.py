@@ -23,11 +23,11 @@ default_role = "code"  # docstrings name classes so
 autodoc_typehints = "none"  # they stand in the docstrings
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
-TABLES = re.compile(r"(?<!!)(\[[^\]]+\])\((?:\.\./)?(benchmarks/[^)]+)\)")
+TABLES = re.compile(r"(?<!!)(\[[^\]]+\])\((?:\.\./)?((?:benchmarks|ser_plugins/weights)/[^)]+)\)")
 
 
 def setup(app: Sphinx) -> None:
-    """Link to the tables of benchmarks/, which are no pages of these, as to files."""
+    """Link to the tables of benchmarks/ and to the cards of weights/, which are no pages of these, as to files."""
     app.connect("source-read", lambda _, name, text: link_tables(text))
     app.connect("include-read", lambda _, path, name, text: link_tables(text))
 
