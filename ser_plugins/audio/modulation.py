@@ -12,12 +12,13 @@ from ser_plugins.audio.reading import SAMPLE_RATE
 class ModulationFeatures(HandmadeFeatures):
     """Mean and deviation of the joint spectro-temporal modulation spectrum over the patches of an utterance.
 
-    272 features in the manner of Chi, Yeh and Hsu, "Robust emotion recognition by spectro-temporal modulation statistic
-    features", Journal of Ambient Intelligence and Humanized Computing 3, 2012, who filter an auditory spectrogram by
-    rate (temporal modulation) and scale (spectral modulation). Choices made here: a logarithmic Mel spectrogram of 40
-    bands, frames of 32 ms every 10 ms; patches of 64 frames, 640 ms, half overlapping, under a Hann window along both
-    axes; the two-dimensional Fourier transform of each; of its magnitudes, as log(1 + m), 8 scales of 0 … 7 cycles over
-    the bands and 17 rates of −12.5 … 12.5 Hz, whose sign tells rising from falling sweeps.
+    The 272 features follow Chi, Yeh and Hsu (Journal of Ambient Intelligence and Humanized Computing 3, 2012). They
+    filter an auditory spectrogram by rate (temporal modulation) and scale (spectral modulation).
+
+    The spectrogram here has 40 logarithmic Mel bands, in frames of 32 ms every 10 ms. Patches of 64 frames overlap by
+    half, and have a Hann window along both axes. The features are magnitudes m of their two-dimensional Fourier
+    transforms, as log(1 + m). There are 8 scales of 0 … 7 cycles over the bands, and 17 rates of −12.5 … 12.5 Hz. The
+    sign of a rate distinguishes rising from falling sweeps.
 
     Example
     -------

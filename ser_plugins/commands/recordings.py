@@ -53,7 +53,7 @@ def run_recordings(given: argparse.Namespace) -> None:
 
 
 def figure_paths(output: Path, files: list[str]) -> list[Path]:
-    """Name a figure for each recording beside the table, numbered where two recordings have the same name."""
+    """Name a figure for each recording in the folder of the table, numbered where two recordings have the same name."""
     found: dict[str, None] = {}
     for path in files:
         name = f"{output.stem}-{Path(path).stem}"

@@ -1,9 +1,9 @@
 """The built-in corpus: emotional speech made by rule, so that everything can be trained and tested without a download.
 
 A source–filter synthesizer in the manner of Klatt (1980) and Klatt & Klatt (1990) speaks a few nonsense sentences.
-Voices differ in pitch, vocal-tract length and quality; emotions differ as the literature on vocal expression reports.
-The voices are nobody's, and results on them say nothing of results on people: the corpus is marked as synthetic, and
-so is all that comes of it.
+Speakers differ in pitch, vocal-tract length and quality. Emotions differ as the literature on vocal expression
+reports. Results on this corpus say nothing about real speech. The corpus, its models and its results are marked as
+synthetic.
 
 References
 ----------
@@ -384,7 +384,7 @@ def speak(seed: int, speaker: int, emotion: str, take: int) -> Signal:
     >>> bool(0.8 < len(wav) / SAMPLE_RATE < 1.8 and abs(wav).max() < 1)
     True
     """
-    # The 1 keeps clips apart from voices: trailing zeros do not change a SeedSequence.
+    # The 1 keeps clips apart from speakers: trailing zeros do not change a SeedSequence.
     rng = _generator(seed, speaker, 1 + list(EMOTIONS).index(emotion), take)
     voice = Voice.of(seed, speaker)
     performed = perform(EMOTIONS[emotion], voice.expressiveness, rng)
@@ -400,11 +400,11 @@ class Synthetic:
     data_folder : str, optional
         Where the clips are kept (default: ``cache/synthetic``); each seed and version of the rules has its own folder.
     n_speakers : int
-        Number of voices.
+        Number of speakers.
     n_takes : int
         Number of utterances of each speaker in each emotion.
     seed : int
-        Seed of the voices and of the takes.
+        Seed of the speakers and of the takes.
 
     Examples
     --------

@@ -71,7 +71,7 @@ def reliability(sums: Floats) -> list[dict[str, float]]:
 
 
 def risk_coverage(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, Any]:
-    """Measure what is left wrong when a system answers only where it is confident.
+    """Measure the errors that remain when a system answers only where it is confident.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Figures of a run, in one style: each a PNG with an SVG beside it."""
+"""Figures of a run, in one style: each a PNG and an SVG of the same name."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], labels: Sequence[str], 
     title : str
         Title of the figure.
     path : pathlib.Path
-        PNG file to write; an SVG is written beside it.
+        PNG file to write, with an SVG of the same name.
     """
     size = confusion_size(labels)
     with styled(path, size, size) as figure:

@@ -34,8 +34,8 @@ class Reference:
     labels : tuple of str
         Emotions in order.
     table : pandas.DataFrame
-        One row per utterance: ``id``, ``speaker``, ``emotion``; ``block``, the fold that tests it, where the folds are
-        known; those of ``sex``, ``intensity`` and ``sentence`` that are known.
+        One row per utterance: ``id``, ``speaker`` and ``emotion``. ``block`` is the fold that tests it, if the folds
+        are known. ``sex``, ``intensity`` and ``sentence`` are there if they are known.
 
     Example
     -------

@@ -193,7 +193,7 @@ def _check_fold(file: Path, table: pd.DataFrame, reference: Reference) -> None:
 
 
 def _check_lineage(file: Path, table: pd.DataFrame, reference: Reference) -> None:
-    """Refuse utterances of speakers that a ``lineage.json`` beside the file or in ``model/`` names as trained on."""
+    """Refuse utterances of training speakers, by the ``lineage.json`` in the folder of the file or in ``model/``."""
     speakers = table["id"].map(reference.table.set_index("id")["speaker"])
     for record in (file.parent / LINEAGE, file.parent / "model" / LINEAGE):
         for training in read_trainings(record):

@@ -57,9 +57,12 @@ class Table:
 
     def markdown(self) -> str:
         """Write the table as Markdown."""
-        lines = [f"## {self.title}", "", _line(self.columns), "|---" * len(self.columns) + "|"]
-        lines += [_line(_markdown(cell) for cell in row) for row in self.rows]
-        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+        return "\n".join([f"## {self.title}", "", *self.lines(), "", *([self.note, ""] if self.note else [])])
+
+    def lines(self) -> list[str]:
+        """Write the columns and rows as lines of Markdown, without title and note."""
+        rows = [_line(_markdown(cell) for cell in row) for row in self.rows]
+        return [_line(self.columns), "|---" * len(self.columns) + "|", *rows]
 
 
 def link(target: Path, page_folder: Path) -> str:
@@ -73,15 +76,15 @@ def link(target: Path, page_folder: Path) -> str:
     return quote(Path(relpath(target, page_folder)).as_posix())
 
 
-def number(value: float, factor: float = 1) -> str:
-    """Format a number with two decimals, and NaN as a dash.
+def number(value: float, factor: float = 1, digits: int = 2) -> str:
+    """Format a number, and NaN as a dash.
 
     Example
     -------
     >>> number(0.675, 100), number(float("nan"))
     ('67.50', '–')
     """
-    return ABSENT if pd.isna(value) else f"{factor * value:.2f}"
+    return ABSENT if pd.isna(value) else f"{factor * value:.{digits}f}"
 
 
 def _markdown(cell: Cell) -> str:

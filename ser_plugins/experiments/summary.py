@@ -10,13 +10,14 @@ import pandas as pd
 
 from ser_plugins.configuration import HPARAMS
 from ser_plugins.errors import InputError
-from ser_plugins.experiments.layout import ABSENT
+from ser_plugins.experiments.layout import ABSENT, Cell, Table, number
 from ser_plugins.experiments.published import measure
 from ser_plugins.experiments.runs import Experiment, read_experiments
 from ser_plugins.files import atomic_write
 
 CORPORA = {"ravdess": "RAVDESS", "cremad": "CREMA-D"}
 HEADER = re.compile(r"# [^:\n]+: (?P<about>.+?)\.(?: |\n)")
+COLUMNS = ["system", "seed", "folds", "accuracy", "deviation", "95 % interval", "UAR", "macro F1", "paper"]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
@@ -40,53 +41,56 @@ GPU.
 """
 NORMALISED = (
     "These systems subtract statistics of a test speaker, from all of the speaker's unlabelled test utterances. They "
-    "are not comparable with those above."
+    "are not comparable with speaker-independent ones."
 )
 
 
 def write_results(records: Path, page: Path, readme: Path) -> None:
     """Write ``RESULTS.md``, the README's table, and the accuracy of each fold as ``folds.csv`` in ``records``."""
     experiments = read_experiments(records)
-    atomic_write(records / "folds.csv", fold_table(experiments).to_csv(lineterminator="\n", float_format="%.2f"))
-    atomic_write(page, results_page(experiments, records))
+    frame = measured(experiments, records)
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise InputError(f"{readme} has no place for the table; write the lines {BEGIN} and {END}")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    atomic_write(readme, f"{before}{BEGIN}\n{readme_table(experiments, records)}{END}{after}")
+    atomic_write(records / "folds.csv", fold_table(experiments).to_csv(lineterminator="\n", float_format="%.2f"))
+    atomic_write(page, results_page(experiments, frame))
+    atomic_write(readme, f"{before}{BEGIN}\n{readme_table(frame)}{END}{after}")
 
 
-def results_page(experiments: Sequence[Experiment], records: Path) -> str:
-    """Write the page of all results, in Markdown."""
-    frame = measure(experiments, records, 2).dropna(subset=["n_folds"])
+def measured(experiments: Sequence[Experiment], records: Path) -> pd.DataFrame:
+    """Tabulate the experiments as Table 2 does, without published results that have no experiment."""
+    return measure(experiments, records, 2).dropna(subset=["n_folds"])
+
+
+def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame) -> str:
+    """Write the page of all results, in Markdown; ``frame`` is `measured`."""
     parts = [PROTOCOL]
     for corpus, title in CORPORA.items():
         for normalised in (False, True):
             part = frame[(frame["corpus"] == corpus) & (frame["speaker_normalization"] == normalised)]
             if len(part):
-                heading = f"## {title}{', speaker-normalised' * normalised}"
-                parts.append("\n".join([heading, "", *([NORMALISED, ""] if normalised else []), *_rows(part), ""]))
+                heading, note = (f"{title}, speaker-normalised", NORMALISED) if normalised else (title, "")
+                rows = [_row(row) for _, row in part.iterrows()]
+                parts.append(_table(heading, COLUMNS, rows, note))
     folds = fold_table(experiments)
     cells = [[*map(str, name), *map(_number, row)] for name, row in zip(folds.index, folds.to_numpy(), strict=True)]
     parts.append(_table("Accuracy of each fold", [*map(str, folds.index.names), *map(str, folds.columns)], cells))
-    parts.append(_repeat(experiments))
-    parts.append(_missing(experiments))
-    return "\n".join(parts)
+    return "\n".join([*parts, _repeat(experiments), _missing(experiments)])
 
 
-def readme_table(experiments: Sequence[Experiment], records: Path) -> str:
-    """Write the table of the README: a row a system, with the paper's numbers."""
-    frame = measure(experiments, records, 2).dropna(subset=["n_folds"])
-    lines = ["| system | RAVDESS, 8 emotions | paper | CREMA-D, 6 emotions | paper |", "|---|---|---|---|---|"]
-    for normalised in (False, True):
-        part = frame[(frame["speaker_normalization"] == normalised) & (frame["n_folds"] == 10)]
-        for strategy in dict.fromkeys(part["strategy"]):
-            cells = []
-            for corpus in CORPORA:
-                row = part[(part["strategy"] == strategy) & (part["corpus"] == corpus)].head(1)
-                cells += [_interval(row.iloc[0]), _number(row.iloc[0]["paper_mean"])] if len(row) else [ABSENT, ABSENT]
-            lines.append(f"| {'*speaker-normalised:* ' * normalised}{about(strategy)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+def readme_table(frame: pd.DataFrame) -> str:
+    """Write the table of the README: a row a system with ten folds, and the paper's numbers."""
+    whole = frame[frame["n_folds"] == 10]
+    rows = []
+    for (normalised, strategy), part in whole.groupby(["speaker_normalization", "strategy"]):
+        cells = [f"{'*speaker-normalised:* ' * bool(normalised)}{about(str(strategy))}"]
+        for corpus in CORPORA:
+            row = part[part["corpus"] == corpus].head(1)
+            cells += [_interval(row.iloc[0]), _number(row.iloc[0]["paper_mean"])] if len(row) else [ABSENT, ABSENT]
+        rows.append([*map(Cell, cells)])
+    columns = ["system", "RAVDESS, 8 emotions", "paper", "CREMA-D, 6 emotions", "paper"]
+    return "\n".join([*Table("", columns, rows).lines(), ""])
 
 
 def fold_table(experiments: Iterable[Experiment]) -> pd.DataFrame:
@@ -121,15 +125,11 @@ def preset(strategy: str) -> Path | None:
     return next((file for file in sorted(HPARAMS.glob("*.yaml")) if line in file.read_text("utf-8").splitlines()), None)
 
 
-def _rows(part: pd.DataFrame) -> list[str]:
-    columns = ["system", "seed", "folds", "accuracy", "deviation", "95 % interval", "UAR", "macro F1", "paper"]
-    lines = [_line(columns), "|---" * len(columns) + "|"]
-    for _, row in part.iterrows():
-        values = [_number(row[name]) for name in ("mean", "std")]
-        low = f"{_number(row['low'])}–{_number(row['high'])}"
-        rest = [_number(row[name]) for name in ("uar", "macro_f1", "paper_mean")]
-        lines.append(_line([about(row["strategy"]), str(row["seed"]), str(row["n_folds"]), *values, low, *rest]))
-    return lines
+def _row(row: pd.Series) -> list[str]:
+    values = [_number(row[name]) for name in ("mean", "std")]
+    ends = f"{_number(row['low'])}–{_number(row['high'])}"
+    rest = [_number(row[name]) for name in ("uar", "macro_f1", "paper_mean")]
+    return [about(row["strategy"]), str(row["seed"]), str(row["n_folds"]), *values, ends, *rest]
 
 
 def _repeat(experiments: Sequence[Experiment]) -> str:
@@ -155,12 +155,8 @@ def _missing(experiments: Sequence[Experiment]) -> str:
     return "\n".join(["## Not run at these settings", "", *lines, ""])
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join([f"## {title}", "", _line(columns), "|---" * len(columns) + "|", *map(_line, rows), ""])
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> str:
+    return Table(title, columns, [[*map(Cell, row)] for row in rows], note).markdown()
 
 
 def _interval(row: pd.Series) -> str:
@@ -168,4 +164,4 @@ def _interval(row: pd.Series) -> str:
 
 
 def _number(value: float) -> str:
-    return ABSENT if pd.isna(value) else f"{value:.1f}"
+    return number(value, digits=1)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ser_plugins.lengths import length_mask
+from ser_plugins.models.mean_pooling import MeanPooling
 
 
-class AttentivePooling(nn.Module):
+class AttentivePooling(MeanPooling):
     """Average of the descriptors of an utterance, weighted by a learned attention.
 
     The pooling of Mirsamadi, Barsoum and Zhang, ICASSP 2017: ``z = sum_t a_t h_t`` with ``a_t = softmax_t(u . h_t)``
@@ -29,15 +30,6 @@ class AttentivePooling(nn.Module):
     >>> AttentivePooling(128)(torch.randn(2, 13, 128), torch.tensor([1.0, 0.5])).shape
     torch.Size([2, 128])
     """
-
-    capturable = True  # looks at no values of a batch without padding
-
-    def __init__(self, input_size: int | None = None) -> None:
-        super().__init__()
-        self.input_size: int | None = None
-        self.output_size: int | None = None
-        if input_size is not None:
-            self.set_input_size(input_size)
 
     def set_input_size(self, input_size: int) -> None:
         """Make the attention vector for descriptors of ``input_size`` values."""

@@ -12,7 +12,16 @@ from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import read_runs
 from ser_plugins.experiments.records import record
 from ser_plugins.experiments.runs import read_experiments
-from ser_plugins.experiments.summary import BEGIN, END, about, fold_table, readme_table, results_page, write_results
+from ser_plugins.experiments.summary import (
+    BEGIN,
+    END,
+    about,
+    fold_table,
+    measured,
+    readme_table,
+    results_page,
+    write_results,
+)
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["neutral", "happy", "sad"]
@@ -62,7 +71,7 @@ def test_nothing_synthetic_is_recorded(results, tmp_path):
 
 
 def test_the_page_has_the_means_of_the_folds(results):
-    page = results_page(read_experiments(results), results)
+    page = results_page(read_experiments(results), measured(read_experiments(results), results))
     [row] = [line for line in page.splitlines() if line.startswith("| S1: ")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:5] == ["1", "2", "62.5", f"{np.std([75, 50], ddof=1):.1f}"]
@@ -73,7 +82,7 @@ def test_the_page_has_the_means_of_the_folds(results):
 
 
 def test_the_readme_lists_whole_rows_only(results, tmp_path):
-    assert "S1" not in readme_table(read_experiments(results), results)
+    assert "S1" not in readme_table(measured(read_experiments(results), results))
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_results(results, tmp_path / "RESULTS.md", readme)
@@ -92,9 +101,10 @@ def test_each_strategy_has_a_description(strategy):
 def test_the_published_pages_are_those_of_the_records():
     """If it fails: python recipes/experiments.py results."""
     experiments = read_experiments(ROOT / "results_records")
-    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(experiments, ROOT / "results_records")
+    frame = measured(experiments, ROOT / "results_records")
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(experiments, frame)
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
-    assert readme.strip() == readme_table(experiments, ROOT / "results_records").strip()
+    assert readme.strip() == readme_table(frame).strip()
     kept = pd.read_csv(ROOT / "results_records/folds.csv", index_col=[0, 1, 2])
     expected = fold_table(experiments)
     expected.columns = expected.columns.astype(str)

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from ser_plugins import configuration, load
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.calibration import probability_measures, probability_sums
+from ser_plugins.evaluation.intervals import accuracy_interval
 from ser_plugins.evaluation.results import read_runs
 from ser_plugins.model_folder.lineage import read_lineage, speaker_keys
 from ser_plugins.model_folder.source import builtin_folder
@@ -64,11 +67,18 @@ def test_the_emotion_model_is_small_and_its_card_has_the_figures_of_its_records(
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 16_000_000
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in card and "Open Database License" in card
-    for name in ("cremad", "ravdess"):
+    for name, title in (("cremad", "CREMA-D"), ("ravdess", "RAVDESS")):
         table = pd.read_csv(RECORDS / f"models/emotions/{name}.csv.gz", dtype={"speaker": str})
         right = table["emotion"] == table["predicted"]
         recalls = right.groupby(table["emotion"]).mean()
-        assert f"{100 * right.mean():.1f} %" in card and f"{100 * recalls.mean():.1f} %" in card
+        low, high = (100 * end for end in accuracy_interval([table]))
+        figures = f"{100 * right.mean():.1f} % | {low:.1f}–{high:.1f} % | {100 * recalls.mean():.1f} %"
+        assert f"| {table['speaker'].nunique()} | {len(table)} | {figures} |" in card
+        assert f"| {title} | {' | '.join(f'{100 * value:.0f}' for value in recalls)} |" in card
+        labels = list(recalls.index)
+        true, predicted = (pd.Index(labels).get_indexer(table[key]) for key in ("emotion", "predicted"))
+        sums = probability_sums(table[labels].to_numpy(), true, predicted, np.zeros(len(table), int))
+        assert f"{100 * float(probability_measures(sums[0])['ece']):.1f} % on {title}" in card
         heard = read_lineage(folder / "model.safetensors")[-1].speakers
         assert not set(speaker_keys(f"{name}-{one}" for one in table["speaker"])) & set(heard)
 
