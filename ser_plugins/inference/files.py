@@ -125,7 +125,7 @@ def read_groups(groups: Sequence[Sequence[str]], normalizer: SpeechNormalizer, j
     """Read groups of files in ``jobs`` processes (0: in this one), some groups ahead; they come in their order.
 
     Where a process dies, as of too little memory, each file of the group is read once more in a process of its own. A
-    file whose process dies again has an error, and the run goes on.
+    file whose process dies again has an error, and the run continues.
     """
     jobs = min(jobs, len(groups) - 1)  # one group alone is read as soon here
     if jobs < 1:

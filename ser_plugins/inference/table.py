@@ -51,7 +51,7 @@ def identity_of(settings: Any, paths: Iterable[str]) -> str:
 
 
 class PartialTable:
-    """The finished chunks of a table, in a file ``OUTPUT.part`` beside it.
+    """The finished chunks of a table, in a file ``OUTPUT.part`` in the same folder.
 
     The file is an Arrow stream to which complete chunks are appended. If the process is killed, at most the last chunk
     is incomplete; the next run removes it. One process at a time can write it, where the system has file locks.

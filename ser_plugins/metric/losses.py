@@ -101,9 +101,9 @@ class MetricLoss(nn.Module):
     ) -> torch.Tensor:
         """Mean of max(0, D(anchor, near) + margin − D(anchor, far)) over triplets.
 
-        ``near`` and ``far`` are the masks [B, B] of what may stand in these places, ``margin`` a number, or one for
-        each (anchor, far), [B, B]. The triplets are those given that the masks allow; where none are given, those that
-        ``semi_hard`` finds. No triplet gives zero.
+        The masks ``near`` and ``far`` [B, B] say which utterances may be a triplet's near and far one. ``margin`` is a
+        number, or one for each (anchor, far), [B, B]. The given triplets count if the masks allow them. If none are
+        given, ``semi_hard`` finds them. No triplet gives zero.
         """
         anchor_ids, near_ids, far_ids = self.mine(distances, near, far, triplets)
         margins = torch.as_tensor(margin, dtype=distances.dtype, device=distances.device).expand_as(distances)

@@ -104,7 +104,7 @@ def write_lineage(folder: Path, lineage: Sequence[Training]) -> None:
 
 
 def read_lineage(weights: Path) -> Lineage:
-    """Read the trainings that led to a file of weights, from ``lineage.json`` beside it.
+    """Read the trainings that led to a file of weights, from ``lineage.json`` in its folder.
 
     Parameters
     ----------
