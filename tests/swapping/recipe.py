@@ -51,6 +51,7 @@ class SpeakerBrain(sb.Brain):
         else:
             self.valid_losses = [*getattr(self, "valid_losses", []), float(stage_loss)]
             self.error = self.error_metrics.summarize("average")
+            self.errors = [*getattr(self, "errors", []), self.error]
             sb.nnet.schedulers.update_learning_rate(self.optimizer, self.hparams.lr_annealing(epoch)[1])
             self.checkpointer.save_and_keep_only(meta={"ErrorRate": self.error}, min_keys=["ErrorRate"])
 
