@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert published weights for --pretrained_encoder: python recipes/convert.py vgg|campplus FILE OUT."""
+"""Convert published weights for --pretrained_encoder: python recipes/convert.py vgg|campplus|whisper FILE OUT."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.convert import CAMPPLUS_URL, URL, convert_campplus, convert_vgg
+from ser_plugins.model_folder.whisper import convert_whisper
 
 
 def vgg(file: Path, out: Path) -> None:
@@ -25,7 +26,14 @@ def campplus(file: Path, out: Path) -> None:
     print(f"  python recipes/train.py hparams/probe.yaml --pretrained_encoder {out}")
 
 
-FORMATS = (vgg, campplus)
+def whisper(file: Path, out: Path) -> None:
+    """Convert model.bin of a faster-whisper, in CTranslate2's format: Radford et al., ICML 2023."""
+    convert_whisper(file, out)
+    print(f"encoder: {out}")
+    print(f"  python recipes/train.py hparams/probe_whisper.yaml --ssl_source {out}")
+
+
+FORMATS = (vgg, campplus, whisper)
 
 
 def main() -> None:

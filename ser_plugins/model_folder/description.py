@@ -45,11 +45,11 @@ CHANGED: dict[str, dict[str, tuple[Any, Any]]] = {
 KEYS = {"class", "arguments"}
 
 
-def described_backbone(source: Mapping[str, Any], freeze: bool = True) -> SSLBackbone:
-    """Build a self-supervised network from its configuration; weights elsewhere would be downloaded and unpickled."""
+def described_backbone(source: Mapping[str, Any], freeze: bool = True, layer: int | None = None) -> SSLBackbone:
+    """Build a network of transformers from its configuration; weights elsewhere would be downloaded and unpickled."""
     if not isinstance(source, Mapping):
         raise InputError(f"SSLBackbone names weights outside of the folder, {source!r}; give its configuration")
-    return SSLBackbone(source, freeze)
+    return SSLBackbone(source, freeze, layer)
 
 
 def _of_speechbrain(module: str, name: str) -> Callable[..., Any]:

@@ -51,7 +51,7 @@ def inference_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> configuration.Tree:
-    """Replace the source of a self-supervised network by its configuration: the folder itself holds all weights.
+    """Replace the source of a network of transformers by its configuration: the folder itself holds all weights.
 
     Parameters
     ----------

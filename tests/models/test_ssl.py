@@ -162,7 +162,7 @@ def test_what_is_no_such_network_is_refused_with_a_remedy(write_ssl, tmp_path):
     config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
     (tmp_path / "empty").mkdir()
     for name, reason in {"bert": "it is bert", "bare": "", "weightless": "", "deeper": "lacks", "empty": ""}.items():
-        with pytest.raises(InputError, match=f"{name} gives no .*{reason}.*HuBERT or WavLM$") as caught:
+        with pytest.raises(InputError, match=f"{name} gives no .*{reason}.*HuBERT, WavLM or Whisper$") as caught:
             SSLBackbone(str(tmp_path / name))
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"\[batch, samples\]"):
