@@ -36,8 +36,53 @@ def accuracy_interval(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
     >>> accuracy_interval([pd.DataFrame(fold)])
     (0.0, 1.0)
     """
+    return _weighted_interval([frame.assign(value=_right(frame)) for frame in frames])
+
+
+def difference_interval(first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """Compute the interval of the difference between two systems' mean accuracies, as `accuracy_interval` does.
+
+    The systems are paired: both are resampled by the same actors.
+
+    Parameters
+    ----------
+    first, second : sequence of pandas.DataFrame
+        Predictions of each fold: ``id``, ``speaker``, ``emotion`` and ``predicted``, of the same utterances.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end of first minus second; NaN for a single actor.
+
+    Raises
+    ------
+    ValueError
+        If a fold's utterances differ.
+
+    Example
+    -------
+    >>> fold = {"id": ["1", "2"], "speaker": ["anna", "ben"], "emotion": ["sad", "sad"]}
+    >>> one, other = (pd.DataFrame({**fold, "predicted": answers}) for answers in (["sad", "sad"], ["calm", "sad"]))
+    >>> difference_interval([one], [other])
+    (0.0, 1.0)
+    """
+    frames = []
+    for one, other in zip(first, second, strict=True):
+        if sorted(one["id"]) != sorted(other["id"]):
+            raise ValueError("the systems have predictions of different utterances")
+        theirs = _right(other.set_index("id").loc[one["id"]])
+        frames.append(one.assign(value=_right(one) - theirs))
+    return _weighted_interval(frames)
+
+
+def _right(frame: pd.DataFrame) -> NDArray[np.float64]:
+    return (frame["emotion"] == frame["predicted"]).to_numpy().astype(np.float64)
+
+
+def _weighted_interval(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """Resample actors; a ``value`` has the weight that it has in the mean over folds."""
     table = pd.concat([frame.assign(weight=1 / len(frame)) for frame in frames])
-    table["right"] = table["weight"].where(table["emotion"] == table["predicted"], 0.0)
+    table["right"] = table["weight"] * table["value"]
     actors = table.groupby("speaker")[["right", "weight"]].sum()
     if len(actors) < 2:
         return float("nan"), float("nan")

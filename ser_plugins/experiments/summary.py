@@ -10,6 +10,10 @@ import pandas as pd
 
 from ser_plugins.configuration import HPARAMS
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.intervals import accuracy_interval, difference_interval
+from ser_plugins.evaluation.measures import measure as measure_predictions
+from ser_plugins.evaluation.results import Run
+from ser_plugins.experiments.ensemble import average
 from ser_plugins.experiments.layout import ABSENT, Cell, Table, number
 from ser_plugins.experiments.published import measure
 from ser_plugins.experiments.runs import Experiment, read_experiments
@@ -23,6 +27,22 @@ STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mirsamadi", "Tzinis"]  # of the paper's related work
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
+# Steps of the paper, then what stands beside them: first minus second.
+PAIRS = [
+    ("S2", "S1"),
+    ("S3", "S1"),
+    ("S3", "S2"),
+    ("S4", "S3"),
+    ("S5", "S3"),
+    ("S5", "S4"),
+    ("S6", "S3"),
+    ("S9", "Probe"),
+]
+ENSEMBLES = [
+    ("Probe", "Probe-whisper"),
+    ("S3", "Probe", "Probe-whisper"),
+    ("Probe-normalised", "Probe-whisper-normalised"),
+]
 
 PROTOCOL = """\
 # Results
@@ -73,10 +93,11 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame) -> str:
                 heading, note = (f"{title}, speaker-normalised", NORMALISED) if normalised else (title, "")
                 rows = [_row(row) for _, row in part.iterrows()]
                 parts.append(_table(heading, COLUMNS, rows, note))
+    parts += [_differences(experiments), _ensembles(experiments)]
     folds = fold_table(experiments)
     cells = [[*map(str, name), *map(_number, row)] for name, row in zip(folds.index, folds.to_numpy(), strict=True)]
     parts.append(_table("Accuracy of each fold", [*map(str, folds.index.names), *map(str, folds.columns)], cells))
-    return "\n".join([*parts, _repeat(experiments), _missing(experiments)])
+    return "\n".join([*filter(None, parts), _repeat(experiments), _missing(experiments)])
 
 
 def readme_table(frame: pd.DataFrame) -> str:
@@ -130,6 +151,48 @@ def _row(row: pd.Series) -> list[str]:
     ends = f"{_number(row['low'])}–{_number(row['high'])}"
     rest = [_number(row[name]) for name in ("uar", "macro_f1", "paper_mean")]
     return [about(row["strategy"]), str(row["seed"]), str(row["n_folds"]), *values, ends, *rest]
+
+
+def _together(experiments: Sequence[Experiment], names: Sequence[str], corpus: str) -> list[list[Run]]:
+    """Runs of several strategies on the folds that all of them have; the first seed of each."""
+    found = {one.strategy: one for one in reversed(experiments) if one.corpus == corpus}
+    if not set(names) <= set(found):
+        return []
+    runs = [{run.fold: run for run in found[name].runs} for name in names]
+    shared = sorted(set.intersection(*map(set, runs)))
+    return [[by_fold[fold] for fold in shared] for by_fold in runs] if shared else []
+
+
+def _differences(experiments: Sequence[Experiment]) -> str:
+    rows = []
+    for corpus, title in CORPORA.items():
+        for first, second in PAIRS:
+            if runs := _together(experiments, (first, second), corpus):
+                frames = [[run.predictions() for run in one] for one in runs]
+                means = [sum(float(run.metrics["accuracy"]) for run in one) / len(one) for one in runs]
+                ends = "–".join(number(end, 100, digits=1) for end in difference_interval(*frames))
+                rows.append(
+                    [title, f"{first} − {second}", str(len(runs[0])), number(means[0] - means[1], 100, digits=1), ends]
+                )
+    note = "Percentage points, on the folds that both have; the interval resamples the actors of both together."
+    columns = ["corpus", "pair", "folds", "difference", "95 % interval"]
+    return _table("Differences", columns, rows, note) if rows else ""
+
+
+def _ensembles(experiments: Sequence[Experiment]) -> str:
+    rows = []
+    for corpus, title in CORPORA.items():
+        for names in ENSEMBLES:
+            if runs := _together(experiments, names, corpus):
+                frames = [average(one) for one in zip(*runs, strict=True)]
+                labels = runs[0][0].metrics["labels"]
+                found = pd.DataFrame([measure_predictions(frame, labels) for frame in frames])
+                ends = "–".join(number(end, 100, digits=1) for end in accuracy_interval(frames))
+                values = [number(found[name].mean(), 100, digits=1) for name in ("accuracy", "uar")]
+                rows.append([title, " + ".join(names), str(len(frames)), values[0], ends, values[1]])
+    note = "The mean of the members' probabilities. An ensemble costs as much as its members together."
+    columns = ["corpus", "members", "folds", "accuracy", "95 % interval", "UAR"]
+    return _table("Ensembles", columns, rows, note) if rows else ""
 
 
 def _repeat(experiments: Sequence[Experiment]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_plugins.evaluation.intervals import accuracy_interval
+from ser_plugins.evaluation.intervals import accuracy_interval, difference_interval
 
 # Clips of each actor, and how many of them are right: folds of 3 and 5 actors, of 24 and 170 clips.
 FOLDS = [
@@ -57,6 +57,30 @@ def test_the_interval_is_that_of_resampled_actors():
 def test_an_actor_who_is_always_wrong_widens_it_to_all_accuracies():
     one = frame({"ann": (16, 0), "ben": (16, 16), "cem": (16, 16)})
     assert accuracy_interval([one]) == pytest.approx((0, 1))
+
+
+def test_systems_are_paired_by_actor():
+    """The second system is right on all clips of five actors, and as the first on those of three."""
+    first = [frame(fold).assign(id=lambda t: [f"{i}" for i in t.index]) for fold in FOLDS]
+    second = [
+        one.assign(predicted=one["predicted"].where(one["speaker"].isin(["ann", "eve", "hal"]), "sad")) for one in first
+    ]
+
+    def draw(rng):
+        actors = []
+        for fold in FOLDS:
+            size = sum(clips for clips, _ in fold.values())
+            for actor, (clips, right) in fold.items():
+                other = right if actor in {"ann", "eve", "hal"} else clips
+                actors.append(((right - other) / size, clips / size))
+        drawn = [actors[i] for i in rng.integers(len(actors), size=len(actors))]
+        return sum(value for value, _ in drawn) / sum(weight for _, weight in drawn)
+
+    shuffled = [one.sample(frac=1, random_state=0) for one in second]
+    assert difference_interval(first, shuffled) == pytest.approx(percentiles(draw), abs=0.02)
+    assert difference_interval(second, first) == pytest.approx(-percentiles(draw)[::-1], abs=0.02)
+    with pytest.raises(ValueError, match="different utterances"):
+        difference_interval(first, [one.assign(id="x" + one["id"]) for one in second])
 
 
 def test_a_single_actor_has_none():

@@ -10,6 +10,7 @@ import pytest
 
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import read_runs
+from ser_plugins.experiments import summary
 from ser_plugins.experiments.records import record
 from ser_plugins.experiments.runs import read_experiments
 from ser_plugins.experiments.summary import (
@@ -27,12 +28,11 @@ ROOT = Path(__file__).parents[2]
 LABELS = ["neutral", "happy", "sad"]
 
 
-@pytest.fixture
-def results(tmp_path):
-    """Two folds of S1 on RAVDESS, of which 3 of 4 and 2 of 4 utterances are right."""
+def write_folds(root, strategy, folds):
+    """Write folds of four utterances, so many of which are right."""
     rng = np.random.default_rng(0)
-    for fold, right in ((1, 3), (2, 2)):
-        folder = tmp_path / f"results/S1/ravdess/1/fold{fold}"
+    for fold, right in folds:
+        folder = root / f"{strategy}/ravdess/1/fold{fold}"
         folder.mkdir(parents=True)
         scores = np.log(rng.dirichlet(np.ones(3), 4))
         table = pd.DataFrame({"id": [f"{fold}-{i}" for i in range(4)], "speaker": [f"{fold}a", f"{fold}b"] * 2})
@@ -40,12 +40,26 @@ def results(tmp_path):
         table["predicted"] = ["sad"] * right + ["happy"] * (4 - right)
         pd.concat([table, pd.DataFrame(scores, columns=LABELS)], axis=1).to_csv(folder / "predictions.csv", index=False)
         metrics = {
-            **{"strategy": "S1", "corpus": "ravdess", "seed": 1, "fold": fold, "synthetic": False, "n_test": 4},
+            **{
+                "labels": LABELS,
+                "strategy": strategy,
+                "corpus": "ravdess",
+                "seed": 1,
+                "fold": fold,
+                "synthetic": False,
+                "n_test": 4,
+            },
             **{"accuracy": right / 4, "uar": right / 4, "macro_f1": 0.5, "pretrained_encoder": "none"},
             **{"speaker_normalization": "none", "confusion": [[0]], "commit": "abc", "seconds": 60.0},
             "command": f"python recipes/train.py hparams/s1.yaml --cache_folder /my/own --corpus ravdess --fold {fold}",
         }
         (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two folds of S1 on RAVDESS, of which 3 of 4 and 2 of 4 utterances are right."""
+    write_folds(tmp_path / "results", "S1", ((1, 3), (2, 2)))
     return tmp_path / "results"
 
 
@@ -79,6 +93,19 @@ def test_the_page_has_the_means_of_the_folds(results):
     assert "| ravdess | S1 | 1 | 75.0 | 50.0 |" in page
     assert "--cache_folder /my/own --corpus ravdess --fold all` | abc | 2 |" in page
     assert "S1 (2 of 10 folds), S2, S3" in page and "- CREMA-D: S1, S2" in page
+
+
+def test_the_page_has_differences_and_ensembles_on_shared_folds(results, monkeypatch):
+    write_folds(results, "S2", ((1, 4), (2, 4), (3, 0)))
+    monkeypatch.setattr(summary, "ENSEMBLES", [("S1", "S2"), ("S1", "S9")])
+    page = results_page(read_experiments(results), measured(read_experiments(results), results))
+    [row] = [line for line in page.splitlines() if "S2 − S1" in line]
+    assert row.startswith("| RAVDESS | S2 − S1 | 2 | 37.5 | 12.5–50.0 |")  # three of four actors gain half
+    # Both have the same probabilities, so the mean is theirs: the largest is the ensemble's answer.
+    runs = read_runs(results / "S1/ravdess/1")
+    right = [(run.scores()[LABELS].to_numpy().argmax(1) == LABELS.index("sad")).mean() for run in runs]
+    [row] = [line for line in page.splitlines() if "S1 + S2" in line]
+    assert row.startswith(f"| RAVDESS | S1 + S2 | 2 | {100 * np.mean(right):.1f} |") and "S1 + S9" not in page
 
 
 def test_the_readme_lists_whole_rows_only(results, tmp_path):
