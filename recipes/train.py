@@ -43,7 +43,7 @@ def run(recipe: Recipe) -> Path:
             # The corpus: one row an utterance, with path, speaker and emotion.
             corpus = run_on_main(recipe.read_corpus)
             check_folds(recipe, corpus, folds)
-            run_on_main(write_division, [corpus, recipe["n_folds"], output])
+            run_on_main(write_division, [corpus, recipe["n_folds"], recipe["split"], output])
             # The audio: mono, 16 kHz, without silence; kept in the cache folder.
             corpus = run_on_main(prepare_corpus, [recipe, corpus])
         for fold in folds:
@@ -58,7 +58,7 @@ def run(recipe: Recipe) -> Path:
 def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path) -> None:
     """Train, evaluate and export one fold."""
     print(f"{recipe['strategy']}, {corpus.name}, fold {fold} of {recipe['n_folds']}")
-    parts = fold_parts(corpus, fold, recipe["n_folds"])  # train, valid, test: no speaker is in two of them
+    parts = fold_parts(corpus, fold, recipe["n_folds"], recipe["split"])  # train, valid, test
     tree = fold_tree(recipe.tree, corpus, parts, fold)
     hparams = begin(tree, folder)
     lineage, transferred = load_pretrained(hparams["embedding_model"], tree)

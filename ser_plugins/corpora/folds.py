@@ -1,4 +1,4 @@
-"""Cross-validation by speaker: no voice is in two parts of a fold."""
+"""Cross-validation by speaker: no speaker is in two parts of a fold. By utterance, as a control: speakers are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
 
 PARTS = ("train", "valid", "test")
+SPLITS = ("speaker", "utterance")
 
 
 def blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
@@ -61,7 +62,43 @@ def _own_blocks(corpus: Corpus, n_folds: int) -> dict[str, int]:
     return {str(speaker): int(fold) for speaker, fold in pairs.itertuples(index=False)}
 
 
-def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10) -> dict[str, pd.DataFrame]:
+def divide(corpus: Corpus, n_folds: int, split: str = "speaker") -> pd.Series:
+    """Number the block of each utterance, from 1.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The corpus.
+    n_folds : int
+        Number of blocks.
+    split : {"speaker", "utterance"}
+        What is kept together: a speaker (see `blocks`), or nothing. ``utterance`` divides each emotion at random, the
+        same way each time. It is a control: accuracies under it are not of unheard speakers.
+
+    Raises
+    ------
+    InputError
+        If the corpus cannot be divided so, or there is no such split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"--split {split}: give {' or '.join(SPLITS)}")
+    if split == "speaker":
+        return corpus.table["speaker"].map(blocks(corpus, n_folds))
+    counts = corpus.table["emotion"].value_counts()
+    if not len(PARTS) <= n_folds <= counts.min():
+        raise InputError(
+            f"--n_folds {n_folds}: give {len(PARTS)} to {counts.min()}, the number of utterances of {counts.idxmin()}"
+        )
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 — a control alone needs it
+
+    block = pd.Series(0, index=corpus.table.index)
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=0).split(block, corpus.table["emotion"])
+    for number, (_, rows) in enumerate(folds, 1):
+        block.iloc[rows] = number
+    return block
+
+
+def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10, split: str = "speaker") -> dict[str, pd.DataFrame]:
     """Divide a corpus: test is block ``fold``, validation the next one (the first after the last), training the rest.
 
     Parameters
@@ -72,6 +109,8 @@ def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10) -> dict[str, pd.Dat
         From 1 to ``n_folds``.
     n_folds : int
         Number of blocks.
+    split : {"speaker", "utterance"}
+        See `divide`.
 
     Returns
     -------
@@ -88,27 +127,25 @@ def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10) -> dict[str, pd.Dat
         raise InputError(f"corpus {corpus.name}: {known}; add utterances of another")
     if not 1 <= fold <= n_folds:
         raise InputError(f"there is no fold {fold}; give a number from 1 to {n_folds}, or all")
-    block = corpus.table["speaker"].map(blocks(corpus, n_folds))
+    block = divide(corpus, n_folds, split)
     valid = _valid_block(fold, n_folds)
     masks = {"train": ~block.isin([fold, valid]), "valid": block == valid, "test": block == fold}
     parts = {name: corpus.table[mask].reset_index(drop=True) for name, mask in masks.items()}
-    voices = [set(parts[name]["speaker"]) for name in PARTS]
-    if len(set().union(*voices)) != sum(map(len, voices)):
+    speakers = [set(parts[name]["speaker"]) for name in PARTS]
+    if split == "speaker" and len(set().union(*speakers)) != sum(map(len, speakers)):
         raise AssertionError(f"corpus {corpus.name}, fold {fold}: a speaker is in two parts")
     return parts
 
 
-def folds_table(corpus: Corpus, n_folds: int = 10) -> bytes:
+def folds_table(corpus: Corpus, n_folds: int = 10, split: str = "speaker") -> bytes:
     """Give ``id, speaker, emotion, block`` of all utterances as CSV: fold k tests block k and validates on the next."""
-    table = corpus.table[["id", "speaker", "emotion"]].assign(
-        block=corpus.table["speaker"].map(blocks(corpus, n_folds))
-    )
+    table = corpus.table[["id", "speaker", "emotion"]].assign(block=divide(corpus, n_folds, split))
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def write_folds(corpus: Corpus, path: Path, n_folds: int = 10) -> str:
+def write_folds(corpus: Corpus, path: Path, n_folds: int = 10, split: str = "speaker") -> str:
     """Write `folds_table`, and the file's SHA-256 beside it; return that."""
-    content = folds_table(corpus, n_folds)
+    content = folds_table(corpus, n_folds, split)
     checksum = hashlib.sha256(content).hexdigest()
     atomic_write(path, content)
     atomic_write(path.with_name(f"{path.name}.sha256"), f"{checksum}  {path.name}\n")

@@ -66,7 +66,8 @@ def own_cards(records: Path) -> dict[Path, Card]:
     """Make the cards of the recorded experiments that have all ten folds of a corpus, by their folders."""
     if not finished_folds(records, "**/fold*"):
         return {}
-    whole = [one for one in read_experiments(records) if one.corpus in UTTERANCES and len(one.runs) == N_FOLDS]
+    found = [one for one in read_experiments(records) if one.corpus in UTTERANCES and not one.overlaps]
+    whole = [one for one in found if len(one.runs) == N_FOLDS]
     return {
         one.folder: {
             **{"system": about(one.strategy), "corpus": one.corpus, "speaker_normalised": one.normalizes_by_speaker},

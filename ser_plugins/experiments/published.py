@@ -78,6 +78,7 @@ def _row(one: Experiment, folder: Path) -> dict[str, Any]:
         "seed": one.seed,
         "synthetic": one.synthetic,
         "speaker_normalization": one.normalizes_by_speaker,
+        "overlaps": one.overlaps,
         "initial_weights": _initial_weights(metrics["pretrained_encoder"]),
         "n_folds": len(one.runs),
         "n_actors": pd.concat([run.predictions()["speaker"] for run in one.runs]).nunique(),

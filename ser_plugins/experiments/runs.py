@@ -60,6 +60,11 @@ class Experiment:
         """Whether it used which test utterances are of one speaker; see `Run.normalizes_by_speaker`."""
         return self.runs[0].normalizes_by_speaker
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether utterances were divided at random, so that test speakers are in the training part, too."""
+        return bool(self.runs[0].metrics.get("split", "speaker") != "speaker")
+
     def corpora(self) -> list[Experiment]:
         """Return the experiment restricted to each of several merged corpora; nothing for a single corpus."""
         names = self.runs[0].metrics.get("corpora", {})

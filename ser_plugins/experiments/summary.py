@@ -64,6 +64,18 @@ NORMALISED = (
     "are not comparable with speaker-independent ones."
 )
 
+CONTROL = (
+    "A control, not a result: utterances are divided at random, so the test speakers are in the training part, too. "
+    "The figures are not of unheard speakers, and are comparable with nothing above."
+)
+GROUPS = ["overlaps", "speaker_normalization"]
+HEADINGS = {
+    (False, False): ("", ""),
+    (False, True): (", speaker-normalised", NORMALISED),
+    (True, False): (", divided by utterance", CONTROL),
+    (True, True): (", divided by utterance, speaker-normalised", CONTROL),
+}
+
 
 def write_results(records: Path, page: Path, readme: Path) -> None:
     """Write ``RESULTS.md``, the README's table, and the accuracy of each fold as ``folds.csv`` in ``records``."""
@@ -87,12 +99,9 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame) -> str:
     """Write the page of all results, in Markdown; ``frame`` is `measured`."""
     parts = [PROTOCOL]
     for corpus, title in CORPORA.items():
-        for normalised in (False, True):
-            part = frame[(frame["corpus"] == corpus) & (frame["speaker_normalization"] == normalised)]
-            if len(part):
-                heading, note = (f"{title}, speaker-normalised", NORMALISED) if normalised else (title, "")
-                rows = [_row(row) for _, row in part.iterrows()]
-                parts.append(_table(heading, COLUMNS, rows, note))
+        for (overlaps, normalised), part in frame[frame["corpus"] == corpus].groupby(GROUPS):
+            ending, note = HEADINGS[bool(overlaps), bool(normalised)]
+            parts.append(_table(f"{title}{ending}", COLUMNS, [_row(row) for _, row in part.iterrows()], note))
     parts += [_differences(experiments), _ensembles(experiments)]
     folds = fold_table(experiments)
     cells = [[*map(str, name), *map(_number, row)] for name, row in zip(folds.index, folds.to_numpy(), strict=True)]
@@ -102,7 +111,7 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame) -> str:
 
 def readme_table(frame: pd.DataFrame) -> str:
     """Write the table of the README: a row a system with ten folds, and the paper's numbers."""
-    whole = frame[frame["n_folds"] == 10]
+    whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool)]
     rows = []
     for (normalised, strategy), part in whole.groupby(["speaker_normalization", "strategy"]):
         cells = [f"{'*speaker-normalised:* ' * bool(normalised)}{about(str(strategy))}"]

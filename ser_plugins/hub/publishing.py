@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError 
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.results import METRICS
 from ser_plugins.hub.card import FIGURE, model_card
 from ser_plugins.model_folder.checks import FILES, check_model_folder
 from ser_plugins.model_folder.embedding_map import MAP
@@ -50,6 +51,7 @@ def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict
         If a check fails; see `check_model_folder`.
     """
     reference = check_model_folder(folder)
+    check_split(folder)
     files: dict[str, bytes | Path] = {name: folder / name for name in FILES}
     files |= {name: folder / name for name in (MAP, LINEAGE) if (folder / name).is_file()}
     files[REFERENCE] = (json.dumps(reference) + "\n").encode()
@@ -59,6 +61,16 @@ def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict
     if figure.is_file():
         files[FIGURE] = figure
     return files
+
+
+def check_split(folder: Path) -> None:
+    """Raise an `InputError` where the test speakers of a model were in its training part, too."""
+    metrics = folder.resolve().parent / METRICS
+    if metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("split") == "utterance":
+        raise InputError(
+            f"{folder} was trained with --split utterance, so its figures are not of unheard speakers; publish a model "
+            "of --split speaker"
+        )
 
 
 def space_files(repo_id: str, revision: str | None = None) -> dict[str, bytes | Path]:

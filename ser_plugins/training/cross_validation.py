@@ -76,7 +76,7 @@ def check_folds(recipe: Recipe, corpus: Corpus, folds: Sequence[int]) -> None:
         raise InputError(f"{corpus.name} has no emotions: give it to recipes/pretrain.py")
     check_crop(tree["crop_seconds"])
     for fold in folds:
-        parts = fold_parts(corpus, fold, tree["n_folds"])
+        parts = fold_parts(corpus, fold, tree["n_folds"], tree["split"])
         trained = set(parts["train"]["emotion"])
         if missing := [label for label in corpus.labels if label not in trained]:
             raise InputError(
@@ -89,20 +89,20 @@ def check_folds(recipe: Recipe, corpus: Corpus, folds: Sequence[int]) -> None:
             named = held_out if corpus.corpora else f"{corpus.name}-" + held_out
             check_unheard(read_lineage(find_weights(source)), named, source)
     if folds:
-        parts = fold_parts(corpus, folds[0], tree["n_folds"])
+        parts = fold_parts(corpus, folds[0], tree["n_folds"], tree["split"])
         make_batches(build(fold_tree(tree, corpus, parts, folds[0])), parts)
 
 
-def write_division(corpus: Corpus, n_folds: int, output: Path) -> None:
+def write_division(corpus: Corpus, n_folds: int, split: str, output: Path) -> None:
     """Write ``folds.csv`` and ``faults.csv``, unless a fold of another division has been trained there."""
     folds = output / "folds.csv"
     begun = any(has_checkpoint(file.parent) for file in output.glob(f"fold*/**/{HYPERPARAMS}"))
-    if begun and folds.is_file() and folds.read_bytes() != folds_table(corpus, n_folds):
+    if begun and folds.is_file() and folds.read_bytes() != folds_table(corpus, n_folds, split):
         raise InputError(
             f"{output} holds folds of other utterances, or divided otherwise; delete it, or give another "
             "--output_folder or the corpus as it was"
         )
-    write_folds(corpus, folds, n_folds)
+    write_folds(corpus, folds, n_folds, split)
     atomic_write(output / "faults.csv", corpus.faults.to_csv(index=False, lineterminator="\n"))
 
 
@@ -241,7 +241,7 @@ def evaluate_fold(
         scores = classifier(embeddings["test"])
     frame = predictions(parts["test"], scores, labels, corpus.corpora)
     metrics = {
-        **{key: tree[key] for key in ("strategy", "fold", "seed", "speaker_normalization")},
+        **{key: tree[key] for key in ("strategy", "fold", "seed", "split", "speaker_normalization")},
         **{"corpus": corpus.name, "synthetic": corpus.synthetic, "licence": corpus.licence, "labels": list(labels)},
         **{f"n_{name}": len(table) for name, table in parts.items()},
         **measure(frame, labels),
@@ -258,6 +258,7 @@ def evaluate_fold(
 def title_of(metrics: Mapping[str, Any]) -> str:
     """Title of a fold's results in one line."""
     note = " (synthetic audio)" if metrics["synthetic"] else ""
+    note += " (test speakers also in training)" if metrics.get("split") == "utterance" else ""
     name = f"{metrics['strategy']}, {metrics['corpus']}{note}, fold {metrics['fold']}"
     return f"{name}: {100 * metrics['accuracy']:.1f} %"
 

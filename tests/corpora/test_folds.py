@@ -17,12 +17,14 @@ from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import blocks, fold_parts, training_ids, write_folds
 from ser_plugins.errors import InputError
 
+EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+
 
 def corpus_of(speakers, **columns):
     """A corpus with one utterance for each entry of ``speakers``."""
     ids = [f"clip{index}" for index in range(len(speakers))]
     table = pd.DataFrame({"id": ids, "path": ids, "emotion": "calm", "speaker": speakers, "fault": "", **columns})
-    return Corpus("test", ("calm", "happy"), table)
+    return Corpus("test", tuple(sorted({"calm", "happy", *table["emotion"]})), table)
 
 
 def published(name):
@@ -198,3 +200,33 @@ def test_sha256sum_reads_the_checksum(tmp_path):
     subprocess.run(["sha256sum", "--check", "--strict", "folds.csv.sha256"], cwd=tmp_path, check=True)
     (tmp_path / "folds.csv").write_text("changed")
     assert subprocess.run(["sha256sum", "--check", "folds.csv.sha256"], cwd=tmp_path, check=False).returncode == 1
+
+
+def emotional():
+    """RAVDESS without files, with its emotions."""
+    stems = ravdess.file_stems()
+    emotions = [EMOTIONS[int(stem.split("-")[2]) - 1] for stem in stems]
+    return corpus_of([stem.split("-")[-1] for stem in stems], id=stems, emotion=emotions)
+
+
+def test_by_utterance_each_emotion_is_divided_and_all_speakers_are_in_each_part():
+    corpus = emotional()
+    parts = [fold_parts(corpus, fold, split="utterance") for fold in range(1, 11)]
+    tested = pd.concat([one["test"] for one in parts])
+    assert sorted(tested["id"]) == sorted(corpus.table["id"])
+    for one in parts:
+        names = [set(one[name]["id"]) for name in ("train", "valid", "test")]
+        assert sum(map(len, names)) == len(set().union(*names)) == 1440
+        # A tenth of each emotion: 96 neutral utterances, 192 of each other one.
+        counts = Counter(one["test"]["emotion"])
+        assert counts["neutral"] in (9, 10) and {counts[name] for name in set(counts) - {"neutral"}} <= {19, 20}
+        assert len(set(one["train"]["speaker"]) & set(one["test"]["speaker"])) > 20
+    again = fold_parts(emotional(), 1, split="utterance")["test"]
+    assert list(again["id"]) == list(parts[0]["test"]["id"])
+
+
+def test_a_split_that_cannot_be_is_refused():
+    with pytest.raises(InputError, match="--split actor: give speaker or utterance"):
+        fold_parts(emotional(), 1, split="actor")
+    with pytest.raises(InputError, match="--n_folds 97: give 3 to 96, the number of utterances of neutral"):
+        fold_parts(emotional(), 1, 97, split="utterance")

@@ -11,6 +11,7 @@ import pytest
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import read_runs
 from ser_plugins.experiments import summary
+from ser_plugins.experiments.leaderboard import own_cards
 from ser_plugins.experiments.records import record
 from ser_plugins.experiments.runs import read_experiments
 from ser_plugins.experiments.summary import (
@@ -106,6 +107,18 @@ def test_the_page_has_differences_and_ensembles_on_shared_folds(results, monkeyp
     right = [(run.scores()[LABELS].to_numpy().argmax(1) == LABELS.index("sad")).mean() for run in runs]
     [row] = [line for line in page.splitlines() if "S1 + S2" in line]
     assert row.startswith(f"| RAVDESS | S1 + S2 | 2 | {100 * np.mean(right):.1f} |") and "S1 + S9" not in page
+
+
+def test_a_division_by_utterance_stands_apart(results, tmp_path):
+    write_folds(results, "S1-utterance", [(fold, 4) for fold in range(1, 11)])
+    for file in results.glob("S1-utterance/**/metrics.json"):
+        file.write_text(file.read_text().replace('"seed": 1', '"seed": 1, "split": "utterance"'))
+    frame = measured(read_experiments(results), results)
+    page = results_page(read_experiments(results), frame)
+    above, below = page.split("## RAVDESS, divided by utterance")
+    assert "| S1-utterance: " not in above and "| S1-utterance: " in below and "A control, not a result" in below
+    assert "utterance" not in readme_table(frame)
+    assert not own_cards(results)
 
 
 def test_the_readme_lists_whole_rows_only(results, tmp_path):

@@ -208,3 +208,9 @@ def test_a_folder_of_before_is_written_again_as_the_docs_say(model, tmp_path, mo
     ]
     assert torch.load("new/encoder/embedding_model.ckpt").keys() == torch.load("encoder/embedding_model.ckpt").keys()
     assert Path("new/encoder/reference.json").is_file() and Path("encoder/embedding_model.ckpt").read_bytes() == before
+
+
+def test_a_model_whose_test_speakers_are_in_training_is_refused(tmp_path, write_run):
+    with pytest.raises(InputError, match="--split utterance, so its figures are not of unheard speakers"):
+        model_files(write_run(tmp_path / "one" / "fold1", split="utterance"), "user/name")
+    assert "README.md" in model_files(write_run(tmp_path / "other" / "fold1", split="speaker"), "user/name")
