@@ -1,9 +1,9 @@
 """Files a second of a Ray cluster with one worker and with two, and what a million hours would take.
 
-python benchmarks/cluster.py FOLDER embeds up to 60 sound files of FOLDER by builtin:emotions, on a cluster of one and of
-two nodes with a core each, on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rate leaves
-out the start of the workers. The time of a processor is that of one process without Ray, which other programs do not
-change. The rest is extrapolated from it under the assumptions of the table.
+python benchmarks/cluster.py FOLDER embeds up to 60 sound files of FOLDER by builtin:emotions, on clusters of one and of
+two nodes with a core each, all on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rates leave
+out the start of the workers. Core-hours are processor time of one process without Ray; other programs change the rates,
+and hardly the processor time. The rest is extrapolated from it under the assumptions of the table.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def measure(files: list[str]) -> dict[str, float]:
     seconds = time.process_time() - start
     hours = sum(table["seconds"].to_pylist()) / 3600
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink)
+    pyarrow.parquet.write_table(table, sink, use_dictionary=False)
     found = {
         "files": len(files),
         "seconds a file": 3600 * hours / len(files),
@@ -73,7 +73,7 @@ def measure(files: list[str]) -> dict[str, float]:
         "files a second, two workers": rate(2, files),
         "core-hours an hour of audio": seconds / 3600 / hours,
         "bytes a row of embeddings": sink.getvalue().size / len(files),
-        "load of the machine": os.getloadavg()[0],
+        "load of the machine, of other programs as well": os.getloadavg()[0],
     }
     return {name: float(f"{value:.3g}") for name, value in found.items()}
 
