@@ -1,9 +1,9 @@
 """Files a second of a Ray cluster with one worker and with two, and what a million hours would take.
 
 python benchmarks/cluster.py FOLDER embeds up to 60 sound files of FOLDER by builtin:emotions, on clusters of one and of
-two nodes with a core each, all on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rates leave
-out the start of the workers. Core-hours are processor time of one process without Ray; other programs change the rates,
-and hardly the processor time. The rest is extrapolated from it under the assumptions of the table.
+two nodes with a core each, all on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rates
+leave out the start of the workers. Core-hours are processor time of one process without Ray; other programs change the
+rates, and hardly the processor time. The rest is extrapolated from it under the assumptions of the table.
 """
 
 import argparse
