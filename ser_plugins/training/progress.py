@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import dataclasses
 import logging
 import sys
+import time
 from collections.abc import MutableMapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -17,8 +18,13 @@ from ser_plugins.distributed import rank_and_size
 from ser_plugins.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-LINE = "{desc}, {remaining} left"
-BAR = "{desc} |{bar:20}| {n_fmt} of {total_fmt} epochs, {remaining} left"
+BAR = "{desc} |{bar:20}| {n_fmt} of {total_fmt} epochs"
+TELLING = (
+    "utils.epoch_loop",
+    "nnet.schedulers",
+    "utils.train_logger",
+    "utils.seed",
+)  # SpeechBrain's loggers of each epoch
 
 
 class Progress(TrainLogger):  # type: ignore[misc]
@@ -36,53 +42,56 @@ class Progress(TrainLogger):  # type: ignore[misc]
     """
 
     def __init__(self, recipe: Recipe, folds: Sequence[int]) -> None:
-        self.recipe, self.folds, self.fold = recipe, list(folds), 0
+        self.recipe, self.folds = recipe, list(folds)
         terminal = sys.stderr.isatty()
         self.moving = terminal and len(self.folds) > 1
-        self.active = rank_and_size()[0] == 0 and (self.moving or not terminal)
-        self.bar: Any = None
+        self.logged = not terminal
+        self.done = self.skipped = 0  # epochs of all folds, and those of them that this run did not train
         self.stack = ExitStack()
-        if self.moving or not terminal:
-            recipe.options.noprogressbar = True
-            logging.getLogger("speechbrain.utils.epoch_loop").setLevel(logging.WARNING)  # it names each epoch
+        self.bar: Any = None
+        if self.moving or self.logged:
+            given = recipe.options.overridden_args | {"noprogressbar"}
+            recipe.options = dataclasses.replace(recipe.options, noprogressbar=True, overridden_args=given)
 
     def __enter__(self) -> Progress:
-        """Let log messages pass above a moving line."""
+        """Begin to count the time; let the messages of other loggers pass above a moving line."""
+        self.start = time.monotonic()
         if self.moving:
+            for name in TELLING:
+                logging.getLogger(f"speechbrain.{name}").setLevel(logging.WARNING)
             self.stack.enter_context(logging_redirect_tqdm())
+            self.bar = self.stack.enter_context(
+                tqdm(bar_format=BAR, dynamic_ncols=True, disable=rank_and_size()[0] > 0)
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the line as it is."""
-        if self.bar is not None:
-            self.bar.close()
         self.stack.close()
 
     def watch(self, fold: int, hparams: MutableMapping[str, Any]) -> None:
         """Show a fold from now on; its ``train_logger`` tells of each epoch, its ``epoch_counter`` of the best."""
         self.fold, self.counter, own = fold, hparams["epoch_counter"], hparams["train_logger"]
         own.loggers = (*own.loggers, self)
-        if self.active and self.bar is None:
-            total = len(self.folds) * self.counter.limit
-            shown = {"bar_format": BAR, "dynamic_ncols": True} if self.moving else {"bar_format": LINE}
-            self.bar = tqdm(total=total, smoothing=0, file=None if self.moving else io.StringIO(), **shown)
         self._show("")
 
     def log_stats(self, stats_meta: dict[str, Any], *_: Any, **__: Any) -> None:
         """Show an epoch, as `speechbrain.utils.train_logger.TrainLogger.log_stats`."""
-        if not self.active:
-            return
-        done = self.folds.index(self.fold) * self.counter.limit + stats_meta["epoch"]
-        # Epochs of an earlier run, and those that `patience` saved, tell nothing of the pace.
-        self.bar.initial += done - 1 - self.bar.n
-        self.bar.n = done
-        best = f", best {100 * self.counter.best_score:.1f} % in epoch {self.counter.best_limit}"
-        self._show(f", epoch {stats_meta['epoch']} of {self.counter.limit}{best}")
+        epoch, limit = stats_meta["epoch"], self.counter.limit
+        done = self.folds.index(self.fold) * limit + epoch
+        # Epochs of an earlier run, and those that `patience` saves, tell nothing of the pace.
+        self.skipped += done - 1 - self.done
+        self.done = done
+        pace = (time.monotonic() - self.start) / (done - self.skipped)
+        left = tqdm.format_interval(pace * (len(self.folds) * limit - done))
+        best = f"best {100 * self.counter.best_score:.1f} % in epoch {self.counter.best_limit}"
+        self._show(f", epoch {epoch} of {limit}, {best}, {left} left")
 
     def _show(self, about: str) -> None:
-        if not self.active:
-            return
         name = f"{self.recipe['strategy']}, {self.recipe['corpus']}"
-        self.bar.set_description_str(f"{name}, fold {self.fold} of {self.recipe['n_folds']}{about}")
-        if not self.moving:
-            logger.info(str(self.bar) if about else self.bar.desc)
+        line = f"{name}, fold {self.fold} of {self.recipe['n_folds']}{about}"
+        if self.moving:
+            self.bar.total, self.bar.n = len(self.folds) * self.counter.limit, self.done
+            self.bar.set_description_str(line)
+        elif self.logged:
+            logger.info(line)

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.train_logger import TrainLogger
 
 from ser_plugins.training import EpochCounter
@@ -17,14 +18,14 @@ from ser_plugins.training.run import TrainLoggers
 @pytest.fixture
 def recipe():
     tree = {"strategy": "S5", "corpus": "ravdess", "n_folds": 10}
-    return Recipe(tree, SimpleNamespace(noprogressbar=False))
+    return Recipe(tree, RunOptions())
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands still unless it is moved."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("tqdm.std.time", lambda: clock.now)
+    monkeypatch.setattr("ser_plugins.training.progress.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
