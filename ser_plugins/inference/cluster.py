@@ -255,7 +255,7 @@ def write_parts(
     """
     import ray.data  # noqa: PLC0415 — optional
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the error is told below
     missing = [{"part": name, "paths": list(paths)} for name, paths in parts.items() if not (folder / name).exists()]
     if not missing:
         return
@@ -276,11 +276,9 @@ def write_parts(
         ) from error
 
 
-def _cause(error: BaseException) -> str:
-    """Say in one line why a worker failed: the error that it raised, where it raised one."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(getattr(error, "cause", error)).split())[-300:]
+def _cause(error: Exception) -> str:
+    """Say in one line why a worker failed: Ray's message ends with its traceback."""
+    return str(error).strip().splitlines()[-1].removeprefix("ser_plugins.errors.InputError: ")
 
 
 def connect(address: str) -> None:

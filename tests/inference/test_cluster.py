@@ -258,11 +258,15 @@ def test_a_batch_of_a_dataset_is_mapped(two_nodes, model_folder, model, clips):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("address", "model", "message"),
-    [("127.0.0.1:1", None, "no Ray cluster at 127.0.0.1:1"), (None, "gone", "gone")],
+    ("address", "words", "message"),
+    [
+        ("127.0.0.1:1", [], "no Ray cluster at 127.0.0.1:1"),
+        (None, ["--model", "gone"], "gone"),
+        (None, ["--device", "abacus"], "a worker failed: there is no device abacus; give cpu, or none;"),
+    ],
 )
-def test_what_is_not_there_is_one_line(two_nodes, model_folder, clips, tmp_path, address, model, message):
-    words = ["predict", clips, "--model", model or model_folder, "--ray", address or two_nodes]
+def test_what_is_not_there_is_one_line(two_nodes, model_folder, clips, tmp_path, address, words, message):
+    words = ["predict", clips, "--model", model_folder, "--ray", address or two_nodes, *words]
     command = [sys.executable, "-m", "ser_plugins", *map(str, words), "--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
