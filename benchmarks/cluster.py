@@ -2,13 +2,14 @@
 
 python benchmarks/cluster.py FOLDER embeds up to 60 sound files of FOLDER by builtin:emotions, on clusters of one and of
 two nodes with a core each, all on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rates
-leave out the start of the workers. Core-hours are processor time of one process without Ray; other programs change the
-rates, and hardly the processor time. The rest is extrapolated from it under the assumptions of the table.
+leave out the start of the workers. Core-hours are processor time of one process without Ray, the median of three
+measurements. The rest is extrapolated from it under the assumptions of the table.
 """
 
 import argparse
 import json
 import os
+import statistics
 import tempfile
 import time
 from functools import partial
@@ -60,9 +61,12 @@ def measure(files: list[str]) -> dict[str, float]:
     """Measure one process, then the clusters."""
     embed = FileEmbedder(EMOTIONS, device="cpu")
     embed({"path": files[:8]})
-    start = time.process_time()
-    table = embed({"path": files})
-    seconds = time.process_time() - start
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        table = embed({"path": files})
+        times.append(time.process_time() - start)
+    seconds = statistics.median(times)
     hours = sum(table["seconds"].to_pylist()) / 3600
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink, use_dictionary=False)
