@@ -88,7 +88,7 @@ def extrapolate(found: dict[str, float]) -> dict[str, float]:
     rows = HOURS * 3600 / ASSUMPTIONS["seconds an utterance"]
     return {
         "core-hours": core_hours,
-        "nodes": core_hours / (ASSUMPTIONS["cores a node"] * ASSUMPTIONS["days"] * 24),
+        "nodes, for so many days": core_hours / (ASSUMPTIONS["cores a node"] * ASSUMPTIONS["days"] * 24),
         "US dollars": core_hours * ASSUMPTIONS["price of a core-hour, US dollars"],
         "TB of audio": HOURS * 3600 * ASSUMPTIONS["bytes a second of audio, FLAC of 16 kHz"] / 1e12,
         "TB of embeddings": rows * found["bytes a row of embeddings"] / 1e12,
