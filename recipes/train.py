@@ -2,10 +2,9 @@
 """Train and evaluate a strategy: python recipes/train.py hparams/s5.yaml [--corpus …] [--key value …]."""
 
 from pathlib import Path
-from typing import Any
 
 from speechbrain.utils.distributed import run_on_main
-from torch import Tensor
+from torch import Tensor, nn
 
 from ser_plugins.configuration import Tree
 from ser_plugins.corpora.corpus import Corpus
@@ -27,10 +26,9 @@ from ser_plugins.training.cross_validation import (
     write_division,
 )
 from ser_plugins.training.frozen import freeze, thaw
+from ser_plugins.training.progress import Progress
 from ser_plugins.training.recipe import Recipe, start
 from ser_plugins.training.run import begin, exclusive, fit, load_pretrained, make_brain, pretrained_source, run_facts
-
-Facts = dict[str, Any]
 
 
 def run(recipe: Recipe) -> Path:
@@ -46,21 +44,21 @@ def run(recipe: Recipe) -> Path:
             run_on_main(write_division, [corpus, recipe["n_folds"], recipe["split"], output])
             # The audio: mono, 16 kHz, without silence; kept in the cache folder.
             corpus = run_on_main(prepare_corpus, [recipe, corpus])
-        for fold in folds:
-            folder = output / f"fold{fold}"
-            with exclusive(folder):
-                train_fold(recipe, corpus, fold, folder)
+        with Progress(recipe, folds) as progress:
+            for fold in folds:
+                with exclusive(output / f"fold{fold}"):
+                    train_fold(recipe, corpus, fold, output / f"fold{fold}", progress)
         if recipe["fold"] == "all":
             run_on_main(summarise, [output])
     return output
 
 
-def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path) -> None:
+def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path, progress: Progress) -> None:
     """Train, evaluate and export one fold."""
-    print(f"{recipe['strategy']}, {corpus.name}, fold {fold} of {recipe['n_folds']}")
     parts = fold_parts(corpus, fold, recipe["n_folds"], recipe["split"])  # train, valid, test
     tree = fold_tree(recipe.tree, corpus, parts, fold)
     hparams = begin(tree, folder)
+    progress.watch(fold, hparams)
     lineage, transferred = load_pretrained(hparams["embedding_model"], tree)
     replaced = freeze(hparams, tree)  # only where freeze_backbone says so
 
@@ -83,9 +81,9 @@ def finish_fold(
     tree: Tree,
     corpus: Corpus,
     parts: Parts,
-    modules: Any,
+    modules: nn.ModuleDict,
     embeddings: dict[str, Tensor],
-    facts: Facts,
+    facts: dict[str, object],
     lineage: Lineage,
     folder: Path,
 ) -> None:

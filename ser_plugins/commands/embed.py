@@ -15,8 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Write the table."""
-    from ser_plugins.commands.tables import check_batches, prepare, run_files  # noqa: PLC0415 — imports what it needs
+    # A command imports what it alone needs.
+    from ser_plugins.commands.tables import check_batches, prepare, run_files  # noqa: PLC0415
     from ser_plugins.inference.utterances import embedding_output  # noqa: PLC0415
 
     check_batches(given)
+    if given.ray:
+        from ser_plugins.commands.cluster import run_on_cluster  # noqa: PLC0415
+        from ser_plugins.inference.cluster import FileEmbedder  # noqa: PLC0415
+
+        run_on_cluster(given, FileEmbedder, {})
+        return
     run_files(given, prepare(given), embedding_output(), [], ["embed"])

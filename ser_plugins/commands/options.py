@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +62,10 @@ def add_inference_arguments(parser: argparse.ArgumentParser, output_required: bo
 
 def add_batch_options(parser: argparse.ArgumentParser) -> None:
     """Add how files are read and batched."""
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="reading processes (default: one per core)")
+    parser.add_argument("--jobs", type=int, help="reading processes (default: one per core)")
     parser.add_argument("--batch_seconds", type=float, default=60.0, help="longest batch in seconds (default: 60)")
+    about = "compute on a Ray cluster, HOST:PORT, auto or local; --output is a folder of Parquet parts"
+    parser.add_argument("--ray", metavar="ADDRESS", help=about)
 
 
 def add_labels_option(parser: argparse.ArgumentParser) -> None:

@@ -30,6 +30,8 @@ def run(given: argparse.Namespace) -> None:
     from ser_plugins.inference.utterances import prediction_output  # noqa: PLC0415
 
     if given.timeline:
+        if given.ray:
+            raise InputError("--ray is for predict and embed; leave it out of timelines")
         timeline.run(given)
         return
     if given.window is not None or given.hop is not None:
@@ -37,7 +39,14 @@ def run(given: argparse.Namespace) -> None:
     if given.segments or given.turns is not None or given.min_seconds is not None:
         raise InputError("segments are of a timeline; use ser-plugins timeline --segments")
     check_batches(given)
+    labels = split_labels(given.labels)
+    if given.ray:
+        from ser_plugins.commands.cluster import run_on_cluster  # noqa: PLC0415
+        from ser_plugins.inference.cluster import FilePredictor  # noqa: PLC0415
+
+        run_on_cluster(given, FilePredictor, {"labels": labels, "unknown": given.unknown})
+        return
     job = prepare(given)
-    output = prediction_output(job.model, split_labels(given.labels), given.unknown)
+    output = prediction_output(job.model, labels, given.unknown)
     shown = ["path", "seconds", "emotion", "probability", "warning", "error"]
     run_files(given, job, output, shown, ["predict", list(output.types), given.unknown])

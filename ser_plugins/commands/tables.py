@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,7 +42,10 @@ def prepare(given: argparse.Namespace) -> Job:
     files = find_files(path for path in paths if path)
     if not files:
         raise InputError("no path is given; give files, folders or patterns")
-    model = load_plain(given.model, given.revision, given.device)
+    cluster = getattr(given, "ray", None)  # whose workers have the device
+    if not cluster and (shards := [path for path in files if path.endswith(".tar")]):
+        raise InputError(f"{shards[0]} is a shard, which is read by --ray; on one machine give --ray local")
+    model = load_plain(given.model, given.revision, "cpu" if cluster else given.device)
     if given.model == EMOTIONS:
         print(ABOUT, file=sys.stderr)
     turns = getattr(given, "turns", None)  # which have the speech of each speaker
@@ -79,6 +83,9 @@ def run_files(given: argparse.Namespace, job: Job, output: Output, shown: list[s
 
 def check_batches(given: argparse.Namespace) -> None:
     """Raise an `InputError` unless the options of reading and batching can be used."""
+    if given.ray and given.jobs is not None:
+        raise InputError("with --ray each worker reads for itself; leave --jobs out")
+    given.jobs = (os.cpu_count() or 1) if given.jobs is None else given.jobs
     if given.jobs < 0 or given.batch_seconds <= 0:
         raise InputError("give --batch_seconds above 0, and --jobs of 0 (no other process) or more")
 

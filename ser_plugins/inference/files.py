@@ -121,13 +121,15 @@ def reason(path: str, error: Exception) -> str:
     return told if path in told else f"{path}: {told}"
 
 
-def read_groups(groups: Sequence[Sequence[str]], normalizer: SpeechNormalizer, jobs: int) -> Iterator[list[Clip]]:
+def read_groups(
+    groups: Sequence[Sequence[str]], normalizer: SpeechNormalizer, jobs: int, apart: bool = False
+) -> Iterator[list[Clip]]:
     """Read groups of files in ``jobs`` processes (0: in this one), some groups ahead; they come in their order.
 
     Where a process dies, as of too little memory, each file of the group is read once more in a process of its own. A
-    file whose process dies again has an error, and the run continues.
+    file whose process dies again has an error, and the run continues. With ``apart`` this process reads none.
     """
-    jobs = min(jobs, len(groups) - 1)  # one group alone is read as soon here
+    jobs = max(jobs, 1) if apart else min(jobs, len(groups) - 1)  # one group alone is read as soon here
     if jobs < 1:
         yield from (read_together(group, normalizer) for group in groups)
         return

@@ -93,6 +93,8 @@ def table_chunks(
     batch_seconds: float = BATCH_SECONDS,
     speaker: SpeakerStatistics | None = None,
     skip: int = 0,
+    progress: bool = True,
+    apart: bool = False,
 ) -> Iterator[Columns]:
     """Compute the table of some files chunk by chunk.
 
@@ -115,6 +117,10 @@ def table_chunks(
         Statistics of the speaker of all files.
     skip : int
         Number of chunks, from the first, that are not computed.
+    progress : bool
+        Whether to show a progress bar.
+    apart : bool
+        Read in another process in any case: a file that kills it is a row with an error.
 
     Yields
     ------
@@ -128,9 +134,9 @@ def table_chunks(
         for chunk in chunks[skip:]
     ]
     named = [[paths[row] for row in group] for chunk in groups for group in chunk]
-    clip_groups = read_groups(named, model.hparams.audio_normalizer, jobs)
+    clip_groups = read_groups(named, model.hparams.audio_normalizer, jobs, apart)
     initial = chunks[skip].start if skip < len(chunks) else len(paths)
-    with tqdm(total=len(paths), initial=initial, unit="file") as progress:
+    with tqdm(total=len(paths), initial=initial, unit="file", disable=not progress) as shown:
         for chunk, its_groups in zip(chunks[skip:], groups, strict=True):
             clips: dict[int, Clip] = {}
             for group in its_groups:
@@ -139,7 +145,7 @@ def table_chunks(
             speech = [torch.from_numpy(clip.speech) for clip in ordered if clip.speech is not None]
             columns = output.columns(embed_speech(model, speech, batch_seconds, speaker)) if speech else ({}, ())
             yield _rows(output.types, [paths[row] for row in chunk], ordered, *columns)
-            progress.update(len(chunk))
+            shown.update(len(chunk))
 
 
 def _rows(

@@ -104,7 +104,7 @@ class ResidentDataset(Dataset[Any]):
 
     def __init__(self, dataset: Any, device: torch.device | str, crop_seconds: float | None = None) -> None:
         items, signals = [], []
-        for item in tqdm(dataset, desc="reading audio", leave=False):
+        for item in tqdm(dataset, desc="reading audio", leave=False, disable=None):
             signals.append(item.pop("signal").to(device))  # at once: not all of it in the processor's memory, too
             items.append(item)
         sizes = torch.tensor(list(map(len, signals)))
@@ -175,7 +175,7 @@ def by_length(table: pd.DataFrame) -> pd.DataFrame:
 
 def with_speaker_features(table: pd.DataFrame, compute_features: Callable[[Tensor], Tensor]) -> pd.DataFrame:
     """Add a column ``speaker_features``: statistics of each speaker's features over all utterances of the table."""
-    groups = tqdm(table.groupby("speaker")["prepared"], desc="speaker statistics", leave=False)
+    groups = tqdm(table.groupby("speaker")["prepared"], desc="speaker statistics", leave=False, disable=None)
     statistics = {
         speaker: SpeakerStatistics.measure_features(
             compute_features(torch.from_numpy(np.load(path))[None]) for path in paths

@@ -21,7 +21,7 @@ def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batc
     """Embed whole utterances: [N, 1, E] on the CPU, in the order of ``table``."""
     dataset = make_dataset(by_length(table), "emotion", classes)  # from files: each is read once
     loader = SaveableDataLoader(dataset, batch_size=batch_size, collate_fn=PaddedBatch)
-    ids, embeddings = brain.embed(tqdm(loader, desc="embedding", leave=False))
+    ids, embeddings = brain.embed(tqdm(loader, desc="embedding", leave=False, disable=None))
     found = dict(zip(ids, embeddings.cpu(), strict=True))
     return torch.stack([found[str(name)] for name in table["id"]])
 
