@@ -320,7 +320,6 @@ def make_loaders(
     """Make loaders of aligned random crops for training and of the utterances of the trial pairs for validation."""
     stream = AlignedStream(trained_shards(shards), targets, tree["batch_size"], tree["crop_seconds"], tree["seed"])
     train_loader = StreamLoader(stream, tree["loader_workers"])
-    train_loader.generator = torch.Generator()  # a loader draws a number at its start; not from the step's generator
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     valid = TargetStream(shards.part("trials"), targets)
     return train_loader, DataLoader(valid, batch_size=None, collate_fn=PaddedBatch)

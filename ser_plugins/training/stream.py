@@ -110,7 +110,9 @@ class StreamLoader(DataLoader[Any]):
     """Loader of a `CropStream` whose place in the epoch is part of a checkpoint."""
 
     def __init__(self, stream: CropStream, workers: int = 0) -> None:
-        super().__init__(stream, batch_size=None, collate_fn=PaddedBatch, num_workers=workers)
+        # A loader draws a number at its start; from a generator of its own, and so not from that of the step.
+        generator = torch.Generator()
+        super().__init__(stream, batch_size=None, collate_fn=PaddedBatch, num_workers=workers, generator=generator)
         self.stream = stream
 
     def set_epoch(self, epoch: int) -> None:
