@@ -25,9 +25,9 @@ class BaggedSVMClassifier(nn.Module):
     as `SVMClassifier`. Its scores are the ensemble's ``decision_function``, the mean of those of its machines, and its
     class is the highest one: ``BaggingClassifier.predict`` counts one vote a machine instead, which leaves ties.
 
-    Choices made here: features are standardised by the training part; C and gamma are those of a single machine that
-    recognises the validation part best, and the same in all machines; probabilities are the scores at a temperature
-    that is calibrated on the validation part.
+    The paper leaves some choices open. Here the training part standardises the features. All machines have the C and
+    gamma of the single machine with the best validation accuracy. Probabilities are the scores at a temperature that is
+    calibrated on the validation part.
 
     Arguments
     ---------

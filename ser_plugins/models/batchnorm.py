@@ -20,8 +20,8 @@ class MaskedBatchNorm(nn.BatchNorm2d):
     training under ``torch.distributed`` the statistics are those of all processes, on a CPU too. SpeechBrain calls
     ``SyncBatchNorm.convert_sync_batchnorm``, which therefore leaves it as it is.
 
-    The running statistics follow the n-th batch by a share of max(momentum, 1 / n): they are the mean of the first
-    1 / momentum batches, and forget 0 and 1, which they start at, with the first.
+    The n-th batch has the share max(momentum, 1 / n) in the running statistics. They are the mean of the first
+    1 / momentum batches, and keep nothing of their initial values.
 
     Parameters
     ----------

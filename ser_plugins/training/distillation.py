@@ -84,9 +84,9 @@ class Student(nn.Module):
 class DistillationLoss:
     """Squared error of the frames, cosine of the embeddings, and error of the similarities between utterances.
 
-    The loss is ``frame error + embedding (1 - cosine) + relation r``. r is the mean squared difference, over the pairs
-    of a batch, between the cosine of the student's own embeddings and that of the teacher's (Tung and Mori,
-    "Similarity-Preserving Knowledge Distillation", ICCV 2019).
+    The loss is ``frame error + embedding (1 - cosine) + relation r``. r compares the similarities within a batch, after
+    Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019. Each pair of utterances has a cosine of
+    the student's own embeddings and one of the teacher's; r is the mean squared difference of the two.
 
     Parameters
     ----------

@@ -122,7 +122,7 @@ def check_features(tree: Mapping[str, Any], weights: Path) -> None:
     tree : mapping
         The run's YAML.
     weights : pathlib.Path
-        File of the encoder's weights; ``hyperparams.yaml`` beside it holds the features that it was trained on.
+        File of the encoder's weights; ``hyperparams.yaml`` next to it contains the features that it was trained on.
 
     Raises
     ------
