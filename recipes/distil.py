@@ -53,8 +53,6 @@ def run(recipe: Recipe) -> Path:
         facts = {
             "teacher": knowledge[-1].strategy if knowledge else tree["teacher"],
             "pretrained_encoder": pretrained_source(tree) or "none",
-            "n_train": sum(shard.samples for shard in trained_shards(shards)),
-            "n_valid": 0,  # the utterances of the trial pairs validate
             **run_facts(hparams, best),
         }
         modules = {**brain.modules, "embedding_model": brain.modules["embedding_model"].encoder}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pre-train on speakers: python recipes/pretrain.py hparams/pretrain.yaml [--corpus …] [--key value …]."""
+"""Pre-train on speakers, or by reconstruction: python recipes/pretrain.py hparams/pretrain.yaml [--key value …]."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,10 @@ from pathlib import Path
 from speechbrain.utils.distributed import run_on_main
 
 from ser_plugins.errors import InputError, disk_full_told
+from ser_plugins.training import reconstruction
+from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.recipe import Recipe, start
+from ser_plugins.training.reconstruction import AutoEncoder, ReconstructionBrain
 from ser_plugins.training.run import (
     begin,
     exclusive,
@@ -37,16 +40,25 @@ def run(recipe: Recipe) -> Path:
     with disk_full_told(output, recipe["cache_folder"]), exclusive(output):
         # Shards: tar files of prepared speech, written once.
         shards = run_on_main(prepare_shards, [recipe])
-        tree = {**recipe.tree, "labels": shards.speakers}
+        reconstructs = recipe["reconstruction_loss"] is not None
+        tree = {**recipe.tree, "labels": [] if reconstructs else shards.speakers}
         hparams = {**begin(tree, output), "trials": shards}
         lineage, _ = load_pretrained(hparams["embedding_model"], tree)
 
-        brain = make_brain(SpeakerBrain, hparams, recipe.options, output)
-        train_loader, valid_loader = make_loaders(brain, tree, shards)
-        best = fit(brain, train_loader, valid_loader)
+        brain: EncoderBrain
+        if reconstructs:
+            hparams["embedding_model"] = AutoEncoder(hparams["embedding_model"])
+            brain = make_brain(ReconstructionBrain, hparams, recipe.options, output)
+            loaders = reconstruction.make_loaders(brain, tree, shards)
+        else:
+            brain = make_brain(SpeakerBrain, hparams, recipe.options, output)
+            loaders = make_loaders(brain, tree, shards)
+        best = fit(brain, *loaders)
 
         facts = {"pretrained_encoder": pretrained_source(tree) or "none", **run_facts(hparams, best)}
-        run_on_main(export_encoder, [tree, shards, brain.modules, best, facts, lineage, output])
+        encoder = brain.modules["embedding_model"]
+        modules = {**brain.modules, "embedding_model": encoder.encoder if reconstructs else encoder}
+        run_on_main(export_encoder, [tree, shards, modules, best, facts, lineage, output])
     return output
 
 

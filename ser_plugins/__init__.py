@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ser_plugins.models.lstm import LSTMBackbone
     from ser_plugins.models.mean_pooling import MeanPooling
     from ser_plugins.models.pairwise import PairwiseClassifier
+    from ser_plugins.models.patch_encoder import PatchEncoder
     from ser_plugins.models.se_resnet import SEResNet34
     from ser_plugins.models.ssl import SSLBackbone
     from ser_plugins.models.statistics_pooling import StatisticsPooling
@@ -63,6 +64,7 @@ __all__ = [
     "ModulationFeatures",
     "NeighbourClassifier",
     "PairwiseClassifier",
+    "PatchEncoder",
     "PerceptronClassifier",
     "ProjectedGhostVLAD",
     "RandomEqualizer",
@@ -112,6 +114,7 @@ __getattr__, __dir__ = attach(
         "models.lstm": ["LSTMBackbone"],
         "models.mean_pooling": ["MeanPooling"],
         "models.pairwise": ["PairwiseClassifier"],
+        "models.patch_encoder": ["PatchEncoder"],
         "models.se_resnet": ["SEResNet34"],
         "models.ssl": ["SSLBackbone"],
         "models.statistics_pooling": ["StatisticsPooling"],

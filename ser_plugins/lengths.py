@@ -1,10 +1,10 @@
 """Relative lengths to frames and masks: the one rule that all modules share.
 
-SpeechBrain describes a padded batch by relative lengths in (0, 1]. They do not determine a number of frames: a clip of
-``n`` samples has ``n // hop + 1`` frames when it is alone, and ``round(lengths * frames)`` misses that by one for about
-half of all clips. The rule here is exact: *an utterance ends at its last frame that is not blank, and no later than
-its relative length allows*. `ser_plugins.Spectrogram` makes the frames after the last non-zero sample blank (all
-zeros), so the zeros that pad a clip in a batch, and those that a recording ends in, are told from speech alike.
+SpeechBrain describes a padded batch by relative lengths in (0, 1]. They do not determine a number of frames. A clip of
+``n`` samples alone has ``n // hop + 1`` frames, and ``round(lengths * frames)`` differs from that by one for about half
+of all clips. The rule here is exact: *an utterance ends at its last frame that is not blank, and no later than its
+relative length allows*. `ser_plugins.Spectrogram` makes the frames after the last non-zero sample blank (all zeros).
+Zeros that pad a clip and zeros at the end of a recording are therefore treated alike.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from ser_plugins.models.feature_cnn import FeatureCNN
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
 from ser_plugins.models.lstm import LSTMBackbone
 from ser_plugins.models.mean_pooling import MeanPooling
+from ser_plugins.models.patch_encoder import PatchEncoder
 from ser_plugins.models.se_resnet import SEResNet34
 from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.models.statistics_pooling import StatisticsPooling
@@ -28,6 +29,8 @@ def _by_name(*classes: type[nn.Module]) -> dict[str, type[nn.Module]]:
     return {one.__name__: one for one in classes}
 
 
-MODELS = _by_name(CAMPPlus, FeatureCNN, LSTMBackbone, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder)
+MODELS = _by_name(
+    CAMPPlus, FeatureCNN, LSTMBackbone, PatchEncoder, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder
+)
 POOLINGS = _by_name(AttentivePooling, GhostVLAD, MeanPooling, ProjectedGhostVLAD, StatisticsPooling)
 LOSSES = _by_name(ContrastiveLoss, EmotionConstrainedTripletLoss, GradedTripletLoss, SmoothedCrossEntropy, TripletLoss)

@@ -25,6 +25,7 @@ MODELS = {
     "CAMPPlus": (lambda: ser_plugins.CAMPPlus(block=1), (80,), 512),
     "FeatureCNN": (lambda: ser_plugins.FeatureCNN(40, channels=(8, 8, 8), dropout=0.0, embedding_size=12), (40,), 12),
     "LSTMBackbone": (lambda: ser_plugins.LSTMBackbone(9, 8, layers=2, with_input=True), (9,), 25),
+    "PatchEncoder": (lambda: ser_plugins.PatchEncoder(9, width=4, codes=12, segment=5), (9,), 12),
     "SEResNet34": (lambda: ser_plugins.SEResNet34((8, 8, 16, 16), reduction=1), (257,), 16),
     "SSLBackbone": (lambda: ser_plugins.SSLBackbone(SSL), (), 16),
     "ThinResNet34": (ser_plugins.ThinResNet34, (257,), 3584),
@@ -51,7 +52,8 @@ LOSSES = {
     "TripletLoss": lambda: ser_plugins.TripletLoss(margin=0.5),
 }
 SAMPLES_PER_FRAME = 100
-BACKBONES = ("CAMPPlus", "LSTMBackbone", "SEResNet34", "ThinResNet34")  # whose second result are lengths
+# Their second result are lengths.
+BACKBONES = ("CAMPPlus", "LSTMBackbone", "PatchEncoder", "SEResNet34", "ThinResNet34")
 
 
 def make(name, seed=0):

@@ -82,7 +82,7 @@ def silero_probabilities(signals: Sequence[Tensor]) -> Tensor:
     Silero's network is called frame by frame, for streams. Only its LSTM needs the frames in order: its convolutions
     take all of them at once here, and PyTorch's LSTM takes the sequence.
     """
-    network, lstm = _silero()[1]._model, _silero_lstm()
+    network, lstm = _silero()[1]._model, _silero_lstm()  # the package has no public name for the script's network
     padded = pad_sequence(list(signals), batch_first=True)
     missing = -padded.shape[1] % SILERO_FRAME
     padded = torch.nn.functional.pad(padded, (SILERO_CONTEXT, missing))

@@ -12,7 +12,7 @@ import pandas as pd
 from ser_plugins.errors import InputError
 
 COLUMNS = ["id", "path", "emotion", "speaker", "fault"]
-# Columns of our tables, beside one a label: predictions.csv, folds.csv, those of predict, embed and timeline.
+# Columns of tables, besides one for each label: predictions.csv, folds.csv, those of predict, embed and timeline.
 RESERVED = {
     *("id", "path", "corpus", "speaker", "emotion", "predicted", "fold", "block", "fault"),
     *("seconds", "probability", "embedding", "start", "end", "warning", "error"),
@@ -35,9 +35,9 @@ class Corpus:
     labels : tuple of str
         Emotions in a fixed order: the index of a label is the same in every fold. Empty where the corpus has none.
     table : pandas.DataFrame
-        One row an utterance, in the corpus' native order: ``path`` and ``speaker``. With emotions, also ``id``,
-        ``emotion``, ``fault`` (empty, or what is known to be wrong with a readable file) and, where the corpus brings
-        its own folds, ``fold`` (from 1).
+        One row per utterance, in the order of the corpus: ``path`` and ``speaker``. A corpus of emotions also has
+        ``id``, ``emotion`` and ``fault``: empty, or a known fault of a readable file. A corpus with folds of its own
+        has ``fold``, from 1.
     faults : pandas.DataFrame
         Files that are not as the corpus says (``path``, ``fault``): missing, extra, unreadable, silent, mislabelled.
     licence : str
@@ -45,7 +45,7 @@ class Corpus:
     synthetic : bool
         True where the audio was made by a program; every output says so.
     corpora : tuple of Corpus
-        What it was merged from, where it was (see ``Merged``): the column ``corpus`` of the table has their names.
+        Parts of a merged corpus (see ``Merged``); the column ``corpus`` of the table has their names.
     root : pathlib.Path
         Folder that the paths of the table are below, where they are not absolute.
 

@@ -39,7 +39,7 @@ def fetch(archive: Archive, folder: Path) -> None:
     Raises
     ------
     InputError
-        If the network fails (what was received is kept, and the next call goes on from there) or the checksum differs.
+        If the network fails (the next call continues the download) or the checksum differs.
     """
     target = folder / Path(archive.name).stem
     if target.is_dir():

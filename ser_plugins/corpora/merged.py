@@ -16,7 +16,7 @@ class Merged:
 
     Block k of it is block k of each, so that no speaker is in two parts and each corpus keeps its folds. The table has
     a column ``corpus``, and that name stands before each id and speaker. The corpora themselves stay at hand, as
-    ``Corpus.corpora``: results are told of each.
+    ``Corpus.corpora``: results are reported for each.
 
     Parameters
     ----------

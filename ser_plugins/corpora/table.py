@@ -75,7 +75,7 @@ def _read(file: Path) -> pd.DataFrame:
         else:
             text = decode(file.read_bytes(), str(file))
             _check_separator(file, text)
-            # Speakers and ids such as 007 are names, not numbers; NA and None are names, too.
+            # Speakers and ids such as 007 are names, not numbers; so are NA and None.
             names = dict.fromkeys(["id", *NEEDED], str)
             table = pd.read_csv(
                 io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""], skipinitialspace=True

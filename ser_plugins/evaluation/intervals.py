@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 DRAWS = 10_000  # bootstrap resamples
 
@@ -86,14 +85,8 @@ def _weighted_interval(frames: Sequence[pd.DataFrame]) -> tuple[float, float]:
     actors = table.groupby("speaker")[["right", "weight"]].sum()
     if len(actors) < 2:
         return float("nan"), float("nan")
-    found = bootstrap(
-        (actors["right"].to_numpy(), actors["weight"].to_numpy()),
-        lambda right, weight, axis: right.sum(axis) / weight.sum(axis),
-        paired=True,
-        method="percentile",
-        rng=0,
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    right, weight = resample(actors.to_numpy()).T
+    return percentiles(right / weight)
 
 
 @cache

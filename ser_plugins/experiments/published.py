@@ -1,4 +1,4 @@
-"""Tables 2 and 3 of the paper from results on disk, with the published numbers beside ours."""
+"""Tables 2 and 3 of the paper from results on disk, next to the published numbers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ COLUMNS = ["system", "seed", "folds", "accuracy", "deviation", "95 % interval", 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
-OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mirsamadi", "Tzinis"]  # of the paper's related work
+OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
 # Steps of the paper, then what stands beside them: first minus second.
 PAIRS = [

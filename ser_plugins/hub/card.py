@@ -75,7 +75,8 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
     Parameters
     ----------
     folder : pathlib.Path
-        ``model/`` or ``encoder/``, with the ``metrics.json`` of its run beside it and the other folds beside that.
+        ``model/`` or ``encoder/``, next to the ``metrics.json`` of its run. The folders of the other folds are next to
+        that of the run.
     repo_id : str
         USER/NAME on the Hub.
     size : int
@@ -171,7 +172,7 @@ def emotion_results(folder: Path, metrics: Metrics, lineage: Lineage) -> dict[st
 
 
 def own_metrics(folder: Path, labels: Sequence[Any]) -> Metrics | None:
-    """Read the ``metrics.json`` beside a model folder; None if there is none, or its run has other labels."""
+    """Read the ``metrics.json`` next to a model folder; None if there is none, or its run has other labels."""
     if not (folder.parent / METRICS).is_file():
         return None
     metrics = read_metrics(folder.parent)

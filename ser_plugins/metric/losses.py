@@ -18,15 +18,16 @@ from ser_plugins.metric.wheel import Labels, are_names, emotion_distances, label
 class MetricLoss(nn.Module):
     """What the metric losses share: shapes, precision, and the statistics of the last batch.
 
-    A subclass writes ``compute``. Triplets are formed within the batch that is given. Under torch.distributed, where
-    gradients are asked for, it is the batch of all processes, and the loss theirs: the average of the gradients that
-    DDP takes is that of one process with the whole batch.
+    A subclass writes ``compute``. Triplets are formed within the batch. In training under torch.distributed, this is
+    the batch of all processes. The average of the gradients, which DDP computes, is then the gradient that one process
+    has for the whole batch.
 
     Attributes
     ----------
     statistics : dict
-        Of the last forward: ``norm``, the mean norm of the embeddings before they are normalised; for each constraint
-        ``<name>_triplets``, how many were mined, and ``<name>_active``, the share of them still within the margin.
+        Statistics of the last batch. ``norm`` is the mean norm of the embeddings before they are normalised. Each
+        constraint has ``<name>_triplets``, the number of its triplets, and ``<name>_active``, the share of them that
+        is within the margin.
     """
 
     def __init__(self, squared: bool = False) -> None:
@@ -50,22 +51,22 @@ class MetricLoss(nn.Module):
         labels : torch.Tensor
             [B] or [B, 1], class indices.
         lengths : torch.Tensor, optional
-            Changes nothing; SpeechBrain's recipes give every loss the relative lengths. A tuple in this place is taken
-            for ``indices_tuple``, which pytorch-metric-learning gives here.
+            Ignored; SpeechBrain's recipes give every loss the relative lengths. A tuple is read as ``indices_tuple``,
+            which pytorch-metric-learning gives at this position.
         indices_tuple : sequence of torch.Tensor, optional
-            Triplets or pairs that a miner of pytorch-metric-learning chose (see ``as_triplets``); these are trained on
-            instead of semi-hard triplets. Under torch.distributed the indices are of this process's batch, or, as from
-            ``DistributedMinerWrapper``, of this process's batch followed by those of the others.
+            Triplets or pairs that a miner of pytorch-metric-learning chose (see ``as_triplets``). They replace the
+            semi-hard triplets. Under torch.distributed the indices refer to the batch of this process.
+            ``DistributedMinerWrapper`` appends the batches of the others.
 
         Returns
         -------
         torch.Tensor
-            Scalar; a zero with zero gradients where the batch holds no triplet, NaN where an embedding does.
+            Scalar. It is zero with zero gradients if the batch has no triplet, and NaN if an embedding is NaN.
 
         Raises
         ------
         InputError
-            The shapes are others, or a label is no class index.
+            If the shapes do not fit, or a label is not a class index.
         """
         if isinstance(lengths, tuple | list):
             indices_tuple = lengths
@@ -79,11 +80,11 @@ class MetricLoss(nn.Module):
             exact = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
             self.statistics = {"norm": exact.detach().norm(dim=-1).mean()}
             loss = self.compute(pairwise_distances(exact, self.squared), labels, triplets)
-            # The zero ties a batch without triplets to the graph and lets no NaN hide outside of the triplets.
+            # Adding zero gives a batch without triplets a gradient, and a NaN in any embedding a NaN loss.
             return loss + 0 * exact.sum()
 
     def class_count(self) -> int | None:
-        """Return the number of classes; None where any class index will do."""
+        """Return the number of classes; None if any class index is allowed."""
         return None
 
     def compute(self, distances: torch.Tensor, labels: torch.Tensor, triplets: Triplets | None) -> torch.Tensor:
@@ -131,13 +132,14 @@ class MetricLoss(nn.Module):
 class TripletLoss(MetricLoss):
     """Triplet loss with semi-hard mining inside the mini-batch (strategy S4).
 
-    The mean of max(0, D(a, p) + α − D(a, n)) over the mined triplets: one for each pair (a, p) of the same emotion,
-    with n of any other (Mocanu et al. 2021, Section 3.3). D is the Euclidean distance of normalised embeddings.
+    The loss is the mean of max(0, D(a, p) + α − D(a, n)) over the mined triplets (Mocanu et al. 2021, Section 3.3).
+    Each pair (a, p) of one emotion has one triplet, whose n has any other emotion. D is the Euclidean distance of
+    normalised embeddings.
 
     Arguments
     ---------
     margin : float
-        The paper's α, not negative.
+        α in the paper; not negative.
     squared : bool
         Take squared distances, as FaceNet does.
 
@@ -169,9 +171,10 @@ class TripletLoss(MetricLoss):
 class ContrastiveLoss(MetricLoss):
     """Contrastive loss of pairs, as a Siamese network is trained.
 
-    The mean of D(a, p)² + max(0, m − D(a, n))² over the triplets of `TripletLoss`: each pair (a, p) of one emotion is
-    pulled together, and a pair (a, n) of two emotions pushed apart to the distance m. D is the Euclidean distance of
-    normalised embeddings. Hadsell, Chopra and LeCun, CVPR 2006; for emotions Lian, Li, Tao and Huang, ASMMC-MMAC 2018.
+    The loss is the mean of D(a, p)² + max(0, m − D(a, n))² over the triplets of `TripletLoss`. It pulls each pair (a,
+    p) of one emotion together, and pushes a pair (a, n) of two emotions apart to the distance m. D is the Euclidean
+    distance of normalised embeddings. Hadsell, Chopra and LeCun, CVPR 2006; for emotions Lian, Li, Tao and Huang,
+    ASMMC-MMAC 2018.
 
     Arguments
     ---------
@@ -210,8 +213,8 @@ class ContrastiveLoss(MetricLoss):
 class EmotionConstrainedTripletLoss(MetricLoss):
     """Triplet loss that also orders emotions by their polarity (strategy S5; Mocanu et al. 2021, Eqs. 5–7).
 
-    For an anchor a, a positive p is of the same emotion, a related r of another emotion of the same polarity, a
-    negative n of another polarity. The loss is the sum of the mean hinges of
+    An anchor a and a positive p have the same emotion. A related utterance r has another emotion of the same polarity,
+    and a negative n has another polarity. The loss is the sum of the mean hinges of
 
         D(a, p) + α < D(a, r)        (Eq. 5)
         D(a, r) + β < D(a, n)        (Eq. 6)
@@ -219,32 +222,32 @@ class EmotionConstrainedTripletLoss(MetricLoss):
     over the mined triplets: each pair (a, p) has its semi-hard r, each pair (a, r) its semi-hard n. D is the Euclidean
     distance of normalised embeddings.
 
-    The paper leaves one case open: an emotion alone in its polarity, as neutral is, has no related one. For its anchors
-    one plain triplet, D(a, p) + α < D(a, n) with n of any other emotion, takes the place of both constraints and counts
-    among the first. The set of labels decides this: an emotion that has related ones, of which a batch holds none, has
-    no triplet in that batch.
+    The paper leaves one case open: an emotion that is alone in its polarity, such as neutral, has no related one. Its
+    anchors have one triplet, D(a, p) + α < D(a, n) with n of any other emotion, which replaces both constraints and is
+    counted with the first. The set of labels decides this. If a batch lacks the related emotions of an anchor, the
+    anchor has no triplet in it.
 
-    Of a miner's triplets (``indices_tuple``), Eq. 5 takes those whose negative is related, or any for an emotion alone.
-    Eq. 6 forms semi-hard triplets of the miner's negatives: related and other ones of the same anchor.
+    If a miner gives triplets (``indices_tuple``), Eq. 5 uses those whose negative is related, and all triplets of an
+    emotion that is alone. Eq. 6 forms semi-hard triplets of the miner's negatives of one anchor.
 
     Arguments
     ---------
     labels : sequence of str, path or encoder
-        Emotions, in the order of their class indices; or SpeechBrain's ``CategoricalEncoder``, or the path of the
-        ``label_encoder.txt`` that it wrote, which are read at the first batch.
+        Emotions, in the order of their class indices. A ``CategoricalEncoder`` of SpeechBrain, or the path of its
+        ``label_encoder.txt``, is read at the first batch.
     polarity : mapping of str to str, optional
         Label to polarity, before the wheel's (see ``polarity_ids``).
     alpha : float
-        Margin between the same and a related emotion, not negative; the paper's best, for both corpora.
+        Margin between the same and a related emotion; not negative. The default is the paper's best on both corpora.
     beta : float
-        Margin between a related and a negative emotion, not negative; the same.
+        Margin between a related and a negative emotion; not negative. The default is the paper's best, as for alpha.
     squared : bool
         Take squared distances.
 
     Raises
     ------
     InputError
-        A label has no polarity or stands twice, ``polarity`` has what is no label, or a margin is negative.
+        If a label has no polarity or occurs twice, ``polarity`` has an unknown label, or a margin is negative.
 
     Example
     -------
@@ -299,10 +302,10 @@ class EmotionConstrainedTripletLoss(MetricLoss):
 class GradedTripletLoss(MetricLoss):
     """Triplet loss whose margin grows with how far the two emotions are apart in valence and arousal.
 
-    The mean of max(0, D(a, p) + m · d(a, n) − D(a, n)) over the triplets of ``TripletLoss``, d the distance of the
-    emotions of a and n in parts of the largest one of the label set (see ``emotion_distances``). The paper's constraint
-    knows two steps, related or not; this one orders all pairs, neutral's too, and takes the coordinates from ratings.
-    Emotions close in both are hardly held apart: angry and fearful by 0.08 m.
+    The loss is the mean of max(0, D(a, p) + m · d(a, n) − D(a, n)) over the triplets of ``TripletLoss``. d is the
+    distance of the two emotions, divided by the largest distance in the label set (see ``emotion_distances``). The
+    paper's constraint has two steps, related or not. This loss orders all pairs, including those of neutral, and takes
+    the coordinates from ratings. The margin between similar emotions is small: 0.08 m between angry and fearful.
 
     Arguments
     ---------
@@ -311,15 +314,15 @@ class GradedTripletLoss(MetricLoss):
     coordinates : mapping of str to (float, float), optional
         Label to valence and arousal, before those of ``COORDINATES``.
     margin : float
-        m, not negative: the margin between the two emotions that are farthest apart. By default it is α + β, what the
-        paper's best values put between an emotion and one of another polarity.
+        m, the margin between the two emotions that are farthest apart; not negative. The default is α + β, the margin
+        between two polarities at the paper's best values.
     squared : bool
         Take squared distances D.
 
     Raises
     ------
     InputError
-        A label has no coordinates or stands twice, or the margin is negative.
+        If a label has no coordinates or occurs twice, or the margin is negative.
 
     Example
     -------
@@ -362,22 +365,22 @@ class GradedTripletLoss(MetricLoss):
 class SmoothedCrossEntropy(nn.Module):
     """Cross-entropy with a share ε of each target spread over all classes, by their prior.
 
-    ``−Σ_c ((1 − ε) [c = y] + ε prior(c)) log p(c)``, averaged over the batch. With the classes' shares of the training
-    part as the prior it is unigram label smoothing (Pereyra et al., ICLR 2017 workshop; Huang et al., Interspeech
-    2020), which keeps frequent classes likely where the speech tells little.
+    The loss is ``−Σ_c ((1 − ε) [c = y] + ε prior(c)) log p(c)``, averaged over the batch. If the prior has the shares
+    of the classes in the training part, this is unigram label smoothing (Pereyra et al., ICLR 2017 workshop; Huang et
+    al., Interspeech 2020). It favours frequent classes if the speech is ambiguous.
 
     Arguments
     ---------
     prior : sequence of float, optional
-        Share of each class, in any unit: they are divided by their sum. Uniform where not given, which is PyTorch's
-        own ``label_smoothing``.
+        Share of each class; the shares are divided by their sum. The default is uniform, as in PyTorch's
+        ``label_smoothing``.
     smoothing : float
         ε, from 0 to 1.
 
     Raises
     ------
     InputError
-        The prior is no distribution, or ε no share.
+        If the prior is not a distribution, or ε is not a share.
 
     Example
     -------
@@ -408,12 +411,12 @@ class SmoothedCrossEntropy(nn.Module):
         labels : torch.Tensor
             [B] or [B, 1], class indices.
         lengths : torch.Tensor, optional
-            Changes nothing; SpeechBrain's recipes give every loss the relative lengths.
+            Ignored; SpeechBrain's recipes give every loss the relative lengths.
 
         Raises
         ------
         InputError
-            A label is no class index, or the prior has another number of classes.
+            If a label is not a class index, or the prior has another number of classes.
         """
         log_probabilities, labels = log_probabilities.flatten(0, -2), labels.flatten()
         n_classes = log_probabilities.shape[1]

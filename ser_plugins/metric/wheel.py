@@ -40,7 +40,7 @@ WHEEL: dict[str, str] = {
 """Polarity of each emotion of RAVDESS and CREMA-D.
 
 Mocanu et al. 2021, Section 3.3: sadness, fear, disgust and anger are negative; surprise, happiness and calm positive;
-neutral stands in the centre, with zero valence and arousal, and so has a polarity of its own.
+neutral is in the centre, with zero valence and arousal, and so has a polarity of its own.
 """
 
 COORDINATES: dict[str, tuple[float, float]] = {

@@ -64,7 +64,7 @@ def convert_whisper(path: Path, folder: Path) -> None:
         encoder_attention_heads=heads,
         encoder_ffn_dim=len(weights["layers.0.fc1.weight"]),
         max_source_positions=len(weights["embed_positions.weight"]),
-        # The encoder is what is converted: the smallest decoder stands in its place.
+        # The encoder is what is converted: the decoder is the smallest one.
         decoder_layers=0,
         decoder_ffn_dim=1,
         decoder_attention_heads=heads,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,14 +10,9 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from ser_plugins.errors import InputError
-from ser_plugins.models.svm import (
-    SupportVectorMachine,
-    check_classes,
-    choose,
-    examples,
-    inverse_temperature,
-    set_buffers,
-)
+from ser_plugins.models.buffers import resize_on_load
+from ser_plugins.models.calibration import inverse_temperature
+from ser_plugins.models.svm import SupportVectorMachine, check_classes, choose, examples, set_buffers
 
 LACKING = "a bootstrap sample lacks a class; give more utterances of the rarest"
 
@@ -31,9 +25,9 @@ class BaggedSVMClassifier(nn.Module):
     as `SVMClassifier`. Its scores are the ensemble's ``decision_function``, the mean of those of its machines, and its
     class is the highest one: ``BaggingClassifier.predict`` counts one vote a machine instead, which leaves ties.
 
-    Choices made here: features are standardised by the training part; C and gamma are those of a single machine that
-    recognises the validation part best, and the same in all machines; probabilities are the scores at a temperature
-    that is calibrated on the validation part.
+    The paper leaves some choices open. Here the training part standardises the features. All machines have the C and
+    gamma of the single machine with the best validation accuracy. Probabilities are the scores at a temperature that is
+    calibrated on the validation part.
 
     Arguments
     ---------
@@ -72,7 +66,8 @@ class BaggedSVMClassifier(nn.Module):
         self.seed = seed
         self.chosen: dict[str, float | str] = {}
         self.machines = nn.ModuleList(SupportVectorMachine(n_classes) for _ in range(machines))
-        set_buffers(self, mean=np.zeros(()), scale=np.ones(()), inverse_temperature=np.ones(()))
+        set_buffers(self, mean=np.zeros(1), scale=np.ones(1), inverse_temperature=np.ones(()))
+        resize_on_load(self, mean=(0,), scale=(0,))
 
     def fit(
         self,
@@ -119,7 +114,7 @@ class BaggedSVMClassifier(nn.Module):
         scaler = StandardScaler().fit(inputs)
         inputs, valid_inputs = scaler.transform(inputs), scaler.transform(valid_inputs)
         single, self.chosen = choose(inputs, targets, valid_inputs, valid_targets, sorted(C), gamma)
-        svc = SVC(C=single.C, gamma=single._gamma)
+        svc = SVC(C=single.C, gamma=single.gamma)
         bag = BaggingClassifier(svc, len(self.machines), random_state=self.seed)
         try:
             bag.fit(inputs, targets)
@@ -147,10 +142,3 @@ class BaggedSVMClassifier(nn.Module):
         inputs = (features.double() - self.mean.double()) / self.scale.double()
         scores = [machine.decision_function(inputs) for machine in self.machines]  # type: ignore[operator]
         return torch.stack(scores).mean(0)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Make room for features of the state dict's dimension, then load."""
-        for name in ("mean", "scale"):
-            if prefix + name in state_dict:
-                setattr(self, name, getattr(self, name).new_zeros(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -8,21 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import SyncBatchNorm, functional
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from ser_plugins.distributed import rank_and_size, total
 
 
-class MaskedBatchNorm(_BatchNorm):
+class MaskedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation of [B, C, ...] whose statistics see no padded frame, and whose padded frames are zero.
 
-    Its weights and state dict are those of ``torch.nn.BatchNorm2d``. In training under ``torch.distributed`` the
-    statistics are those of all processes, on a CPU too; ``SyncBatchNorm.convert_sync_batchnorm``, which SpeechBrain
-    calls, therefore leaves it as it is.
+    Its weights and state dict are those of ``torch.nn.BatchNorm2d``; ``x`` may have any number of dimensions. In
+    training under ``torch.distributed`` the statistics are those of all processes, on a CPU too. SpeechBrain calls
+    ``SyncBatchNorm.convert_sync_batchnorm``, which therefore leaves it as it is.
 
-    The running statistics follow the n-th batch by a share of max(momentum, 1 / n): they are the mean of the first
-    1 / momentum batches, and forget 0 and 1, which they start at, with the first.
+    The n-th batch has the share max(momentum, 1 / n) in the running statistics. They are the mean of the first
+    1 / momentum batches, and keep nothing of their initial values.
 
     Parameters
     ----------
@@ -87,8 +86,8 @@ class MaskedBatchNorm(_BatchNorm):
 
 def _keep(parent: nn.Module, name: str, module: nn.Module | None) -> nn.Module | None:
     """Keep a `MaskedBatchNorm` from ``convert_sync_batchnorm``: a ``SyncBatchNorm`` takes no mask and no CPU."""
-    present = parent._modules.get(name)
-    return present if isinstance(module, SyncBatchNorm) and isinstance(present, MaskedBatchNorm) else None
+    present = dict(parent.named_children()).get(name) if isinstance(module, SyncBatchNorm) else None
+    return present if isinstance(present, MaskedBatchNorm) else None
 
 
 register_module_module_registration_hook(_keep)  # type: ignore[arg-type]

@@ -214,9 +214,6 @@ class CAMPPlus(nn.Module):
         The block whose frames are the descriptors; later ones are left out. Where not given, all blocks are there, the
         descriptors are the frames that the network itself pools, and `embed` computes the speaker embedding.
 
-    freeze : bool
-        Train no weights, and keep the network in evaluation mode.
-
     Attributes
     ----------
     output_size : int
@@ -229,7 +226,7 @@ class CAMPPlus(nn.Module):
     (torch.Size([2, 100, 1024]), tensor([1.0000, 0.5000]))
     """
 
-    def __init__(self, block: int | None = 2, freeze: bool = False) -> None:
+    def __init__(self, block: int | None = 2) -> None:
         super().__init__()
         if block not in (None, 1, 2, 3):
             raise ValueError(f"block must be 1, 2, 3 or None, not {block!r}")
@@ -248,13 +245,6 @@ class CAMPPlus(nn.Module):
             self.xvector["out_nonlinear"] = NormReLU(channels)
             self.xvector["dense"] = SpeakerLayer(channels)
         self.output_size = channels
-        self.frozen = freeze
-        if freeze:
-            self.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> CAMPPlus:
-        """Set the mode; a frozen network stays in evaluation mode."""
-        return super().train(mode and not self.frozen)
 
     def load_public(self, state: Mapping[str, Tensor]) -> None:
         """Load the weights of the whole network, as 3D-Speaker publishes them; blocks after ``block`` are left out.

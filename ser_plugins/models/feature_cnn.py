@@ -11,10 +11,9 @@ class FeatureCNN(nn.Module):
     """One-dimensional convolutions along a vector of features: one embedding an utterance.
 
     After Issa, Demirci and Yazici, "Speech emotion recognition with deep convolutional neural networks", Biomedical
-    Signal Processing and Control 59, 2020: convolutions with ReLU, dropout, batch normalisation and max-pooling along
-    the 193 values, a dense layer on top. Numbers of filters, dropout and order of the layers are choices made here, and
-    so is the embedding layer, which stands where `UtteranceEncoder` has it. Features are standardised by the training
-    part.
+    Signal Processing and Control 59, 2020. The network has convolutions with ReLU, dropout, batch normalisation and
+    max-pooling along the 193 values, and a dense layer. The numbers of filters, the dropout, the order of the layers
+    and the embedding layer are choices made here. The training part standardises the features.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_plugins.errors import InputError
-from ser_plugins.models.svm import check_classes, examples
+from ser_plugins.models.buffers import resize_on_load
+from ser_plugins.models.svm import Floats, Labels, check_classes, examples
 
 Arrays = dict[str, NDArray[Any]]
 LEAST = 1e-4  # probability of a class that no neighbour and no leaf has: its logarithm is finite
@@ -22,12 +23,10 @@ LEAST = 1e-4  # probability of a class that no neighbour and no leaf has: its lo
 class BufferedClassifier(nn.Module):
     """What classifiers in buffers share: buffers of any shape are loaded, and none is read before."""
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Make room for the shapes of the state dict, then load."""
-        for name, buffer in self.named_buffers(recurse=False):
-            if prefix + name in state_dict:
-                setattr(self, name, buffer.new_zeros(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def __init__(self, buffers: Arrays) -> None:
+        super().__init__()
+        self._hold(buffers)
+        resize_on_load(self, **{name: range(array.ndim) for name, array in buffers.items()})
 
     def _hold(self, arrays: Arrays) -> None:
         """Hold arrays as buffers, where the module is."""
@@ -59,12 +58,11 @@ class FittedClassifier(BufferedClassifier):
     """
 
     def __init__(self, n_classes: int, buffers: Arrays) -> None:
-        super().__init__()
         if n_classes < 2:
             raise InputError(f"a classifier of {n_classes} class(es) decides nothing; give n_classes of 2 or more")
+        super().__init__(buffers)
         self.n_classes = n_classes
         self.chosen: dict[str, float] = {}
-        self._hold(buffers)
 
     def fit(
         self,
@@ -101,7 +99,7 @@ class FittedClassifier(BufferedClassifier):
             accuracy = float(estimator.score(valid_inputs, valid_targets))
             if best is None or accuracy > self.chosen["accuracy"]:
                 best, self.chosen = estimator, {**settings, "accuracy": accuracy}
-        self._hold(self._arrays(best))
+        self._hold(self._arrays(best, inputs, targets))
         return self
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -121,8 +119,8 @@ class FittedClassifier(BufferedClassifier):
         """List settings and estimators to try on ``count`` utterances."""
         raise NotImplementedError
 
-    def _arrays(self, estimator: Any) -> Arrays:
-        """Take the buffers out of a fitted estimator."""
+    def _arrays(self, estimator: Any, inputs: Floats, targets: Labels) -> Arrays:
+        """Take the buffers out of an estimator that was fitted to ``inputs`` [N, E] and ``targets`` [N]."""
         raise NotImplementedError
 
     def _log_probabilities(self, inputs: Tensor) -> Tensor:
@@ -162,9 +160,9 @@ class NeighbourClassifier(FittedClassifier):
         for k in sorted({min(one, count) for one in self.neighbours}):
             yield {"neighbours": k}, KNeighborsClassifier(k, algorithm="brute")
 
-    def _arrays(self, estimator: Any) -> Arrays:
+    def _arrays(self, estimator: Any, inputs: Floats, targets: Labels) -> Arrays:
         k = estimator.n_neighbors
-        return {"known": estimator._fit_X, "classes": estimator._y, "weights": np.full(k, 1 / k)}
+        return {"known": inputs, "classes": targets, "weights": np.full(k, 1 / k)}
 
     def _log_probabilities(self, inputs: Tensor) -> Tensor:
         # By matrix products however few there are: ONNX has no other form.
@@ -219,7 +217,7 @@ class ForestClassifier(FittedClassifier):
         for least in self.leaves:
             yield {"leaf": least}, RandomForestClassifier(self.trees, min_samples_leaf=least, **options)
 
-    def _arrays(self, estimator: Any) -> Arrays:
+    def _arrays(self, estimator: Any, inputs: Floats, targets: Labels) -> Arrays:
         trees = [one.tree_ for one in estimator.estimators_]
         roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
         branches = []
@@ -285,7 +283,7 @@ class PerceptronClassifier(FittedClassifier):
         for alpha in self.alpha:
             yield {"alpha": alpha}, MLPClassifier((self.hidden_size,), alpha=alpha, **options)
 
-    def _arrays(self, estimator: Any) -> Arrays:
+    def _arrays(self, estimator: Any, inputs: Floats, targets: Labels) -> Arrays:
         weights = (estimator.coefs_[0], estimator.intercepts_[0], estimator.coefs_[1], estimator.intercepts_[1])
         arrays = dict(zip(("hidden", "hidden_bias", "weight", "bias"), weights, strict=True))
         if self.n_classes == 2:  # scikit-learn has the second class alone
@@ -324,11 +322,10 @@ class SelectedClassifier(BufferedClassifier):
     scale: Tensor
 
     def __init__(self, classifier: nn.Module, features: int | None = None) -> None:
-        super().__init__()
         if features is not None and features < 1:
             raise InputError(f"features is {features}; give a number of features of 1 or more, or null for all")
+        super().__init__({"selected": np.zeros(0, int), "mean": np.zeros(0), "scale": np.zeros(0)})
         self.classifier, self.features = classifier, features
-        self._hold({"selected": np.zeros(0, int), "mean": np.zeros(0), "scale": np.zeros(0)})
 
     @property
     def chosen(self) -> dict[str, Any]:

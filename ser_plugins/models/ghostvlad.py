@@ -13,9 +13,9 @@ class GhostVLAD(nn.Module):
     """Vector of locally aggregated descriptors with ghost clusters; without ghosts, NetVLAD.
 
     ``V(k) = sum_i a_ik (p_i - c_k)`` with the soft assignment ``a_ik = softmax_k(w_k . p_i + b_k)`` over K clusters and
-    G ghosts; the ghosts' sums are dropped, so what they attract (noise, breath, music) leaves the embedding. Each V(k)
-    is L2-normalised, then the whole vector. Zhong et al., ACCV 2018 (ghosts); Arandjelovic et al., CVPR 2016 (NetVLAD);
-    equation (1) of Mocanu, Tapu and Zaharia, Sensors 2021.
+    G ghosts. The sums of the ghosts are dropped, and with them the frames that they attract (noise, breath, music).
+    Each V(k) is L2-normalised, then the whole vector. Zhong et al., ACCV 2018 (ghosts); Arandjelovic et al., CVPR 2016
+    (NetVLAD); equation (1) of Mocanu, Tapu and Zaharia, Sensors 2021.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
+from ser_plugins.models.buffers import resize_on_load
 
 
 class LogisticClassifier(nn.Module):
@@ -51,6 +52,7 @@ class LogisticClassifier(nn.Module):
         self.chosen: dict[str, float] = {}
         for name, shape in (("mean", (0,)), ("scale", (0,)), ("weight", (n_classes, 0)), ("bias", (n_classes,))):
             self.register_buffer(name, torch.zeros(shape))
+        resize_on_load(self, mean=(0,), scale=(0,), weight=(1,))
 
     def fit(
         self, embeddings: ArrayLike, labels: ArrayLike, valid_embeddings: ArrayLike, valid_labels: ArrayLike
@@ -104,14 +106,6 @@ class LogisticClassifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             standard = (embeddings.float() - self.mean) / self.scale
             return torch.log_softmax(torch.nn.functional.linear(standard, self.weight, self.bias), dim=-1)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Resize the buffers to the embeddings of the state dict, then load."""
-        stored = state_dict.get(f"{prefix}mean")
-        if stored is not None and stored.dim() == 1:
-            self.mean, self.scale = (self.mean.new_zeros(len(stored)) for _ in range(2))
-            self.weight = self.weight.new_zeros(self.n_classes, len(stored))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _rows(embeddings: ArrayLike) -> NDArray[np.float64]:

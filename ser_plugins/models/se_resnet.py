@@ -183,6 +183,7 @@ class SEResNet34(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.register_load_state_dict_pre_hook(_refuse_earlier)  # type: ignore[no-untyped-call]
         # Convolutions of few channels run more than twice as fast on a CPU in this memory format.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -225,12 +226,13 @@ class SEResNet34(nn.Module):
         x = self.collapse_bn(self.collapse(x), mask).relu_()
         return x.squeeze(3).transpose(1, 2), relative_lengths(frames, x.shape[2])
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Load weights; refuse those of the network of earlier versions with the remedy."""
-        stored = state_dict.get(f"{prefix}collapse.weight")
-        if self.pooled and stored is not None and stored.shape != self.collapse.weight.shape:
-            raise InputError(
-                "these weights are of another SEResNet34; of earlier versions the arguments are "
-                "channels: [16, 32, 64, 128], pooled: False"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
+
+def _refuse_earlier(module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    """Refuse the weights of the network of earlier versions with the remedy."""
+    assert isinstance(module, SEResNet34)
+    stored = state_dict.get(f"{prefix}collapse.weight")
+    if module.pooled and stored is not None and stored.shape != module.collapse.weight.shape:
+        raise InputError(
+            "these weights are of another SEResNet34; of earlier versions the arguments are "
+            "channels: [16, 32, 64, 128], pooled: False"
+        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from ser_plugins.errors import InputError
+from ser_plugins.models.buffers import resize_on_load
+from ser_plugins.models.calibration import inverse_temperature
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -50,7 +51,7 @@ class SupportVectorMachine(nn.Module):
     >>> from sklearn.svm import SVC
     >>> inputs = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
     >>> machine = SupportVectorMachine(n_classes=2)
-    >>> machine.hold(SVC().fit(inputs, [0, 0, 1, 1]))
+    >>> machine.hold(SVC(gamma=1.0).fit(inputs, [0, 0, 1, 1]))
     >>> machine.decision_function(inputs).argmax(dim=-1).tolist()
     [0, 0, 1, 1]
     """
@@ -80,16 +81,17 @@ class SupportVectorMachine(nn.Module):
         # Row p has +1 for the first class of pair p and −1 for its second.
         first, second = functional.one_hot(torch.tensor(pairs), n_classes).double().unbind(dim=1)
         self.register_buffer("sides", first - second, persistent=False)
+        resize_on_load(self, support_vectors=(0, 1), pair_coefficients=(0,))
 
     def hold(self, svc: Any) -> None:
-        """Hold a fitted ``sklearn.svm.SVC`` of all classes."""
+        """Hold a fitted ``sklearn.svm.SVC`` of all classes, whose gamma is a number."""
         set_buffers(
             self,
             support_vectors=svc.support_vectors_,
             pair_coefficients=_pair_coefficients(svc, self.n_classes),
             # For two classes scikit-learn turns the sign: its positive decisions mean the second class.
             pair_intercepts=svc.intercept_ * (-1 if self.n_classes == 2 else 1),
-            gamma=np.asarray(svc._gamma),
+            gamma=np.asarray(svc.gamma),
         )
 
     def decision_function(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -131,15 +133,6 @@ class SupportVectorMachine(nn.Module):
         # By matrix products however few there are: ONNX has no other form.
         distances = torch.cdist(inputs, others, compute_mode="use_mm_for_euclid_dist")
         return (-self.gamma.double() * distances.square()).exp()
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Make room for as many support vectors as the state dict holds, of whatever dimension, then load."""
-        for name in ("support_vectors", "pair_coefficients"):
-            own, stored = getattr(self, name), state_dict.get(prefix + name)
-            if stored is not None and stored.dim() == own.dim():
-                width = stored.shape[1] if name == "support_vectors" else own.shape[1]
-                setattr(self, name, own.new_zeros(stored.shape[0], width))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class SVMClassifier(SupportVectorMachine):
@@ -370,16 +363,17 @@ def choose(
         gammas, products = ["scale"], [part @ inputs.T for part in parts]
     else:
         products = [euclidean_distances(part, inputs, squared=True) for part in parts]
+    widths = {gamma: scale if gamma == "scale" else float(gamma) for gamma in gammas}
     found = {}
     for gamma in gammas:
-        width = scale if gamma == "scale" else float(gamma)
+        width = widths[gamma]
         known, valid = products if kernel == "linear" else (np.exp(-width * one) for one in products)
         for penalty in penalties:
             svc = _support_vector_machine(penalty, width, "precomputed").fit(known, targets)
             found[penalty, gamma] = float(svc.score(valid, valid_targets))
     ranked = sorted(found, key=lambda setting: (-found[setting], setting[0], list(gammas).index(setting[1])))
     penalty, gamma = ranked[0]
-    svc = _support_vector_machine(penalty, gamma, kernel).fit(inputs, targets)
+    svc = _support_vector_machine(penalty, widths[gamma], kernel).fit(inputs, targets)
     return svc, {"C": penalty, "gamma": gamma, "accuracy": found[ranked[0]]}
 
 
@@ -389,10 +383,10 @@ def _fit_alone(inputs: Floats, targets: Labels, folds: int, kernel: str) -> tupl
 
     if folds < 2:
         raise InputError("a class has a single utterance, too few to calibrate; give a validation part")
-    scale_gamma(inputs)
-    svc = _support_vector_machine(1, "scale", kernel)
+    scale = scale_gamma(inputs)
+    svc = _support_vector_machine(1, "scale", kernel)  # of each fold
     decisions = cross_val_predict(svc, inputs, targets, cv=folds, method="decision_function")
-    return svc.fit(inputs, targets), decisions
+    return _support_vector_machine(1, scale, kernel).fit(inputs, targets), decisions
 
 
 def _pair_coefficients(svc: Any, n_classes: int) -> Floats:
@@ -405,20 +399,3 @@ def _pair_coefficients(svc: Any, n_classes: int) -> Floats:
     dual = svc.dual_coef_ * (-1 if n_classes == 2 else 1)
     columns = [np.where(owner == i, dual[j - 1], np.where(owner == j, dual[i], 0.0)) for i, j in _pairs(n_classes)]
     return np.stack(columns, axis=1)
-
-
-def inverse_temperature(decisions: Floats, targets: Labels) -> float:
-    """Factor on the decisions of the least cross-entropy (Guo et al., 2017), as scikit-learn's temperature calibration.
-
-    Its CalibratedClassifierCV would cross-validate even a frozen machine, and so refuse a validation part in which a
-    class is rare or missing.
-    """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415 — only fitting needs it
-
-    logits = torch.from_numpy(decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], axis=1))
-    classes = torch.from_numpy(targets)
-
-    def cross_entropy(log_factor: float) -> float:
-        return functional.cross_entropy(math.exp(log_factor) * logits, classes).item()
-
-    return math.exp(minimize_scalar(cross_entropy, bounds=(-10.0, 10.0), options={"xatol": 1e-12}).x)

@@ -47,14 +47,14 @@ class ThinResNet34(nn.Module):
     """Thin ResNet-34: spectrogram of 257 bins in, frame descriptors over time out.
 
     The trunk of Xie, Nagrani, Chung and Zisserman, "Utterance-level aggregation for speaker recognition in the wild",
-    ICASSP 2019, as their code has it: a 7 × 7 convolution, 11 bottleneck blocks of three convolutions, no
-    squeeze-and-excitation. A descriptor is the 7 bands × 512 channels that the last pooling leaves of a frame; the
+    ICASSP 2019. As in their code, it has a 7 × 7 convolution and 11 bottleneck blocks of three convolutions, without
+    squeeze-and-excitation. A descriptor has the 7 bands × 512 channels of a frame after the last pooling; the
     projection to 512 values belongs to `ProjectedGhostVLAD`. No value of a padded frame reaches any other frame.
 
     Its published weights were trained on magnitudes of frames of 25 ms: ``Spectrogram(win_length=25.0, window="hann",
-    log=False)`` and ``SpectrogramNorm("frame")``. Two things differ there. The border is padded with zeros, not by
-    reflection, which would depend on the padding of the batch: the first two and the last two frames are others. And
-    the original tests an utterance followed by itself in reversed time; here it is taken once.
+    log=False)`` and ``SpectrogramNorm("frame")``. Two details differ from the original. The border is padded with
+    zeros, because reflection would depend on the padding of the batch; this changes the first two and the last two
+    frames. The original appends the time-reversed utterance in its tests, and this network does not.
 
     Example
     -------
@@ -107,7 +107,7 @@ class ThinResNet34(nn.Module):
         x, frames, padded = to_image(feats, lengths, self.BINS)
         mask = image_mask(frames, x.shape[2]) if padded else None
         x = functional.relu(self.stem_bn(self.stem(x), mask))
-        # An utterance of one frame keeps it: the zeros that stand beside it are no more than any activation.
+        # An utterance of one frame keeps it: no activation is below the zeros around it.
         x = functional.max_pool2d(functional.pad(x, (0, 0, 0, int(x.shape[2] == 1))), 2)
         frames = torch.div(frames, 2, rounding_mode="floor").clamp(min=1)
         # Of an odd number the last frame is dropped; where padded frames follow it, the first block does that: its

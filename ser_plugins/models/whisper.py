@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchaudio.functional import melscale_fbanks
 
 from ser_plugins.audio.reading import SAMPLE_RATE
 
@@ -34,6 +33,8 @@ class WhisperStates(nn.Module):
     window: Tensor
 
     def __init__(self, model: PreTrainedModel) -> None:
+        from torchaudio.functional import melscale_fbanks  # noqa: PLC0415 — takes a while
+
         super().__init__()
         self.encoder = model.get_encoder()
         self.config = self.encoder.config

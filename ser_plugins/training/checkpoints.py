@@ -85,6 +85,7 @@ class WholeCheckpointer(Checkpointer):  # type: ignore[misc]
         self._saved = time.monotonic() if scores else self._saved
         super().save_and_keep_only(*args, **kwargs)
 
+    # SpeechBrain has no public way to write the file later.
     def _save_checkpoint_metafile(self, fpath: Path, *args: Any, **kwargs: Any) -> Any:
         return super()._save_checkpoint_metafile(_part(fpath), *args, **kwargs)
 

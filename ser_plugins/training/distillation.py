@@ -84,9 +84,9 @@ class Student(nn.Module):
 class DistillationLoss:
     """Squared error of the frames, cosine of the embeddings, and error of the similarities between utterances.
 
-    The loss is ``frame error + embedding (1 - cosine) + relation r``. r is the mean squared difference, over the pairs
-    of a batch, between the cosine of the student's own embeddings and that of the teacher's (Tung and Mori,
-    "Similarity-Preserving Knowledge Distillation", ICCV 2019).
+    The loss is ``frame error + embedding (1 - cosine) + relation r``. r compares the similarities within a batch, after
+    Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019. Each pair of utterances has a cosine of
+    the student's own embeddings and one of the teacher's; r is the mean squared difference of the two.
 
     Parameters
     ----------
@@ -320,7 +320,6 @@ def make_loaders(
     """Make loaders of aligned random crops for training and of the utterances of the trial pairs for validation."""
     stream = AlignedStream(trained_shards(shards), targets, tree["batch_size"], tree["crop_seconds"], tree["seed"])
     train_loader = StreamLoader(stream, tree["loader_workers"])
-    train_loader.generator = torch.Generator()  # a loader draws a number at its start; not from the step's generator
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     valid = TargetStream(shards.part("trials"), targets)
     return train_loader, DataLoader(valid, batch_size=None, collate_fn=PaddedBatch)

@@ -29,7 +29,7 @@ def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batc
 def predictions(
     table: pd.DataFrame, scores: Tensor, classes: Sequence[str], corpora: Sequence[Corpus] = ()
 ) -> pd.DataFrame:
-    """Put log-probabilities [N, 1, C] beside the utterances they belong to, and say what is most probable.
+    """Make a table of log-probabilities [N, 1, C] and the most probable label of each utterance.
 
     Of merged corpora, an utterance can only be predicted to be what its own corpus has: none of CREMA-D is calm. The
     log-probabilities stay those of all classes.

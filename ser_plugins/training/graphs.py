@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from ser_plugins.distributed import rank_and_size
 from ser_plugins.lengths import count_frames
+from ser_plugins.training.modules import unwrap
 
 MOST_SHAPES = 16  # each takes memory for its inputs, outputs and gradients
 
@@ -69,7 +69,7 @@ class EncoderGraphs:
 
 def usable(encoder: nn.Module, feats: Tensor) -> bool:
     """True where the passes of an encoder can be captured: on a GPU, in one process, not compiled."""
-    compiled = isinstance(encoder, OptimizedModule)  # it has all attributes of what it wraps
+    compiled = unwrap(encoder) is not encoder  # the wrapper has all attributes of what it wraps
     capturable = getattr(encoder, "capturable", False) and not compiled
     return bool(capturable and feats.device.type == "cuda" and rank_and_size()[1] == 1)
 

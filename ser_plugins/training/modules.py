@@ -23,6 +23,7 @@ def has_weights(module: nn.Module) -> bool:
 
 def unwrap(module: nn.Module) -> nn.Module:
     """Return what DDP and torch.compile wrap: its weights have the names that it is loaded by."""
+    # SpeechBrain compiles by torch.compile, whose wrapper has no public name, and no public way to what it wraps.
     module = module.module if isinstance(module, DistributedDataParallel) else module
     return module._orig_mod if isinstance(module, OptimizedModule) else module
 

@@ -35,7 +35,9 @@ RESULTS = {
     "accuracy": "accuracy {:.1%}",
     "frame_error": "frame error {:.3f}",
     "cosine": "cosine {:.3f}",
+    "reconstruction_error": "reconstruction error {:.3f}",
 }
+TASKS = {"teacher": "distillation", "reconstruction_loss": "reconstruction"}  # by a key that they set
 CORPUS_FOLDERS = ("data_folder", "ravdess_folder", "cremad_folder")
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,6 @@ def make_loaders(brain: SpeakerBrain, tree: Hparams, shards: ShardFolder) -> tup
     speakers = shards.speakers
     stream = CropStream(shards.part("train"), speakers, tree["batch_size"], tree["crop_seconds"], tree["seed"])
     train_loader = StreamLoader(stream, tree["loader_workers"])
-    train_loader.generator = torch.Generator()  # a loader draws a number at its start; not from the step's generator
     brain.checkpointer.add_recoverable("train_loader", train_loader)
     return train_loader, utterance_loader(shards.part("valid"), speakers)
 
@@ -126,8 +127,11 @@ def export_encoder(
 ) -> None:
     """Write the curve, ``encoder/`` with its lineage, and ``metrics.json``, which marks a finished run."""
     synthetic = shards.index["synthetic"]
-    task = "distillation" if "teacher" in tree else "speaker identification"
+    task = next((words for key, words in TASKS.items() if tree.get(key) is not None), "speaker identification")
     name = f"{task}, {tree['corpus']}{' (synthetic audio)' if synthetic else ''}"
+    counts = {part: sum(counts) for part, counts in shards.index["parts"].items()}
+    if not tree["labels"]:  # the utterances of the trial pairs validate, and all others are trained on
+        counts |= {"train": counts["train"] + counts["valid"], "valid": 0}
     metrics = {
         "strategy": tree["strategy"],
         "corpus": shards.index.get("corpus", tree["corpus"]),  # of a merged one its parts: one+two
@@ -135,7 +139,7 @@ def export_encoder(
         "synthetic": synthetic,
         "seed": tree["seed"],
         "speakers": len(shards.speakers),
-        **{f"n_{part}": sum(counts) for part, counts in shards.index["parts"].items()},
+        **{f"n_{part}": count for part, count in counts.items()},
         "trials": len(shards.trials()),
         "hours": round(shards.index["seconds"] / 3600, 2),
         **{key: best[key] for key in RESULTS if key in best},

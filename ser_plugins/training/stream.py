@@ -23,9 +23,9 @@ Example = dict[str, Any]
 class CropStream(IterableDataset[list[Example]]):
     """Batches of random crops.
 
-    The utterances of an epoch stand in one order: the shards permuted, and each shard within. Every reader (a worker of
-    a process) takes an equal run of them and cuts it into as many batches as the others. Order and crops are functions
-    of (seed, epoch) and of how many readers there are.
+    An epoch has one order of the utterances: the shards are permuted, and the utterances of each shard. Every reader (a
+    worker of a process) takes an equal run of them and cuts it into as many batches as the others. Order and crops are
+    functions of (seed, epoch) and of how many readers there are.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class CropStream(IterableDataset[list[Example]]):
         return workers * -(-samples // (readers * self.batch_size))
 
     def __iter__(self) -> Iterator[list[Example]]:
-        """Yield what is left of an epoch's batches."""
+        """Yield the remaining batches of an epoch."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info is not None else (0, 1)
         # The workers take turns. Resumed, the first turn is that of the worker whose turn it was.
@@ -110,7 +110,9 @@ class StreamLoader(DataLoader[Any]):
     """Loader of a `CropStream` whose place in the epoch is part of a checkpoint."""
 
     def __init__(self, stream: CropStream, workers: int = 0) -> None:
-        super().__init__(stream, batch_size=None, collate_fn=PaddedBatch, num_workers=workers)
+        # A loader draws a number at its start; from a generator of its own, and so not from that of the step.
+        generator = torch.Generator()
+        super().__init__(stream, batch_size=None, collate_fn=PaddedBatch, num_workers=workers, generator=generator)
         self.stream = stream
 
     def set_epoch(self, epoch: int) -> None:
@@ -122,7 +124,7 @@ class StreamLoader(DataLoader[Any]):
         return self.stream.batches(max(1, self.num_workers))
 
     def __iter__(self) -> Any:
-        """Yield what is left of the epoch."""
+        """Yield the remaining batches of the epoch."""
         for batch in super().__iter__():
             self.stream.done += 1
             yield batch

@@ -286,7 +286,7 @@ def compute_targets(
 ) -> TeacherFolder:
     """Compute what a teacher says of each utterance of a corpus; what is there already is kept.
 
-    The files are in a folder beside the shards, named by a hash of the teacher's weights and description and of what
+    The files are in a folder next to the shards, named by a hash of the teacher's weights and description and of what
     the shards were made from.
 
     Parameters

@@ -19,6 +19,13 @@ from ser_plugins.model_folder.source import find_folder
 
 logger = logging.getLogger(__name__)
 SHOWN = 5  # names of weights that a line of the log lists
+# Folders that presets name, and what makes them.
+MADE_BY = {
+    "pretrained/campplus": "python recipes/convert.py campplus FILE pretrained/campplus",
+    "results/mao_pretrain/speakers/1/encoder": (
+        "python recipes/pretrain.py hparams/mao_pretrain.yaml --corpus speakers --data_folder FOLDER"
+    ),
+}
 FEATURES = ("compute_features", "mean_var_norm")
 KINDS = {
     "matched": "matched",
@@ -47,6 +54,8 @@ def find_weights(source: str) -> Path:
         raise InputError(f"--pretrained_encoder {source}: YAML reads this as no text; write ./ before it")
     if Path(source).is_file():
         return Path(source)
+    if source in MADE_BY and not Path(source).exists():  # without a look at the Hub, which may have one of the name
+        raise InputError(f"there is no folder {source}; make it by {MADE_BY[source]}")
     folder = find_folder(source, [CHECKPOINT, WEIGHTS, HYPERPARAMS, LINEAGE])
     found = next((folder / name for name in (CHECKPOINT, WEIGHTS) if (folder / name).is_file()), None)
     if found is None:
@@ -113,7 +122,7 @@ def check_features(tree: Mapping[str, Any], weights: Path) -> None:
     tree : mapping
         The run's YAML.
     weights : pathlib.Path
-        File of the encoder's weights; ``hyperparams.yaml`` beside it holds the features that it was trained on.
+        File of the encoder's weights; ``hyperparams.yaml`` next to it contains the features that it was trained on.
 
     Raises
     ------

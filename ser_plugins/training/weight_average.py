@@ -58,7 +58,7 @@ class WeightAverage:
     def update(self) -> None:
         """Move the averages towards the weights after a step.
 
-        All weights of a module move at once. ``AveragedModel.update_parameters`` would copy each buffer, too.
+        All weights of a module move at once. ``AveragedModel.update_parameters`` would also copy each buffer.
         """
         for name, (averaged, weights) in self._weights.items():
             steps = int(self.networks[name].n_averaged)

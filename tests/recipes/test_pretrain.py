@@ -40,7 +40,8 @@ def arguments(voxceleb2, tmp_path_factory):
     def make(output, name="pretrain", **changes):
         folders = {"data_folder": voxceleb2, "cache_folder": cache, "output_folder": output}
         keys = {"corpus": "voxceleb2", **folders, **SHORT, **changes}
-        return [str(HPARAMS / f"{name}.yaml"), *(part for k, v in keys.items() for part in (f"--{k}", str(v)))]
+        given = {key: value for key, value in keys.items() if value is not None}
+        return [str(HPARAMS / f"{name}.yaml"), *(part for k, v in given.items() for part in (f"--{k}", str(v)))]
 
     return make
 
@@ -181,6 +182,33 @@ def test_added_ghosts_keep_their_initial_values(finished, caplog):
     assert report["partial"] == ["pooling.assignment.weight", "pooling.assignment.bias"]
     assert "ghost clusters, which keep their initial values" in caplog.text
     torch.testing.assert_close(encoder.pooling.assignment.weight[:10], recipe_weights["pooling.assignment.weight"])
+
+
+@pytest.mark.slow
+def test_filters_learned_by_reconstruction_are_those_of_the_classified_features(run, train_recipe, table, tmp_path):
+    filters = {"n_bins": 20, "codes": 12, "patch_width": 4}
+    network = dict.fromkeys(("channels", "descriptor_size", "embedding_size"))
+    folder = run(tmp_path / "run", "mao_pretrain", **network, **filters)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["n_train"], metrics["n_valid"]) == ((SPEAKERS - 2) * TAKES, 0)
+    assert 0 < metrics["reconstruction_error"] < 2 and "eer" not in metrics
+    learned = weights(folder)
+    assert set(learned) == {"backbone.filters.weight", "backbone.filters.bias"}
+
+    folders = {"data_folder": tmp_path / "own.csv", "cache_folder": tmp_path, "output_folder": tmp_path / "out"}
+    keys = {
+        "corpus": "table",
+        "n_folds": 3,
+        "vad": "none",
+        "pretrained_encoder": folder / "encoder",
+        **folders,
+        **filters,
+    }
+    words = [str(HPARAMS / "mao.yaml"), *(part for k, v in keys.items() for part in (f"--{k}", str(v)))]
+    fold = train_recipe(Recipe.from_arguments(words))
+    used = torch.load(fold / "fold1" / "model" / "embedding_model.ckpt", weights_only=True)
+    for name, weight in learned.items():
+        torch.testing.assert_close(used[name], weight, rtol=0, atol=0)
 
 
 def test_a_corpus_without_emotions_is_refused(arguments, train_recipe, tmp_path):

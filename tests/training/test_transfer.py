@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ser_plugins import GhostVLAD, SEResNet34, UtteranceEncoder, configuration
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.saving import CHECKPOINT, WEIGHTS, inference_yaml
-from ser_plugins.training.transfer import check_features, find_weights, transfer
+from ser_plugins.training.transfer import MADE_BY, check_features, find_weights, transfer
 
 HPARAMS = Path(__file__).parents[2] / "hparams"
 ASSIGNMENT = ["pooling.assignment.weight", "pooling.assignment.bias"]
@@ -202,3 +202,14 @@ def test_weights_of_a_whole_model_lose_their_prefix(tmp_path):
     assert find_weights(str(tmp_path)) == tmp_path / WEIGHTS
     report = transfer(encoder, str(tmp_path))
     assert sorted(report["matched"]) == sorted(given.state_dict()) and not report["unexpected"]
+
+
+def test_a_folder_that_a_preset_names_is_not_sought_on_the_hub(monkeypatch, tmp_path):
+    named = {configuration.read(file)["pretrained_encoder"] for file in HPARAMS.glob("*.yaml")}
+    named -= {"none", "builtin"}
+    assert named == set(MADE_BY) and "pretrained/campplus" in named
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    for source in named:
+        with pytest.raises(InputError, match=rf"there is no folder {source}; make it by python recipes/\w+.py"):
+            find_weights(source)
