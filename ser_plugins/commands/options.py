@@ -73,10 +73,10 @@ def add_labels_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", help="emotions to choose from, as happy,sad (default: all of the model)")
 
 
-def add_reference_options(parser: argparse.ArgumentParser) -> None:
-    """Add what predictions are compared with, and the JSON file to write."""
+def add_reference_options(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Add what predictions are compared with, and the JSON file to write; ``more`` are corpora without known folds."""
     reference = parser.add_mutually_exclusive_group(required=True)
-    reference.add_argument("--corpus", choices=["ravdess", "cremad"], help="the corpus, with its ten folds")
+    reference.add_argument("--corpus", choices=["ravdess", "cremad", *more], help="the corpus, with its ten folds")
     reference.add_argument("--labels", type=Path, metavar="TABLE", help="own table with id, emotion and speaker")
     parser.add_argument("--json", type=Path, metavar="FILE", help="results to write")
 

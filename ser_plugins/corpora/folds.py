@@ -128,7 +128,7 @@ def fold_parts(corpus: Corpus, fold: int, n_folds: int = 10, split: str = "speak
     if not 1 <= fold <= n_folds:
         raise InputError(f"there is no fold {fold}; give a number from 1 to {n_folds}, or all")
     block = divide(corpus, n_folds, split)
-    valid = _valid_block(fold, n_folds)
+    valid = valid_block(fold, n_folds)
     masks = {"train": ~block.isin([fold, valid]), "valid": block == valid, "test": block == fold}
     parts = {name: corpus.table[mask].reset_index(drop=True) for name, mask in masks.items()}
     speakers = [set(parts[name]["speaker"]) for name in PARTS]
@@ -155,10 +155,10 @@ def write_folds(corpus: Corpus, path: Path, n_folds: int = 10, split: str = "spe
 def training_ids(path: Path, fold: int) -> set[str]:
     """Read from a ``folds.csv`` what is trained on in a fold."""
     table = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
-    held_out = [fold, _valid_block(fold, int(table["block"].max()))]
+    held_out = [fold, valid_block(fold, int(table["block"].max()))]
     return set(table["id"][~table["block"].isin(held_out)])
 
 
-def _valid_block(fold: int, n_folds: int) -> int:
-    """The next one, the first after the last."""
+def valid_block(fold: int, n_folds: int) -> int:
+    """Return the block that a fold validates on: the next one, the first after the last."""
     return fold % n_folds + 1

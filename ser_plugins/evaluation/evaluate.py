@@ -14,13 +14,13 @@ from ser_plugins.evaluation.calibration import (
     reliability,
     risk_coverage,
 )
+from ser_plugins.evaluation.figures import ENDS
 from ser_plugins.evaluation.intervals import percentiles, resample
 from ser_plugins.evaluation.measures import confusions, rates
 from ser_plugins.evaluation.protocol import Reference
 from ser_plugins.evaluation.system import System
 
 RATES = ("accuracy", "uar", "macro_f1")
-ENDS = ("value", "low", "high")
 
 
 def evaluate(system: System, reference: Reference) -> dict[str, Any]:

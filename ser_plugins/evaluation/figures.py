@@ -30,6 +30,7 @@ STYLE = {
     "text.parse_math": False,  # names may contain dollar signs
     "svg.hashsalt": "ser-plugins",  # the same figure gives the same bytes
 }
+ENDS = ("value", "low", "high")  # of a measure with its interval
 NO_DATE: dict[str, Any] = {"metadata": {"Date": None}}
 
 FIELD = re.compile(r"([a-z][a-z_ ]*): ([-+.\deinfa]+)")
@@ -131,6 +132,20 @@ def draw_coverage(figure: Figure, points: Sequence[Mapping[str, float]]) -> None
     axes = figure.subplots()
     axes.plot(100 * table["coverage"], 100 * table["accuracy"])
     axes.set(xlabel="coverage: answered utterances, most confident first, %", ylabel="accuracy, %", ylim=(0, 102))
+
+
+def draw_stress(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the UAR of each distortion with its interval; the dashed line is that of the first row."""
+    found = [[100 * row["uar"][end] if row["uar"][end] is not None else np.nan for end in ENDS] for row in rows]
+    values, lows, highs = np.array(found).T
+    places = np.arange(len(rows))
+    axes = figure.subplots()
+    axes.hlines(places, lows, highs, color=COLOURS[4], linewidth=3)
+    axes.plot(values, places, "o", color=COLOURS[0], markersize=5)
+    axes.axvline(values[0], linestyle="--", color="grey", linewidth=1)
+    axes.set_yticks(places, [row["distortion"] for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlabel="UAR, %, and 95 % interval over actors", xlim=(0, 100))
 
 
 def read_log(path: Path) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ser_plugins.evaluation.figures import (
     draw_confusion,
     draw_coverage,
     draw_reliability,
+    draw_stress,
     svg,
 )
 
@@ -26,6 +27,7 @@ NAMES = {
     **{"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1"},
     **{"ece": "calibration error", "brier": "Brier score", "log_loss": "log-loss"},
 }
+STRESS = {"accuracy": "accuracy", "uar": "UAR", "changed": "changed answers", "difference": "UAR, women − men"}
 NOT_PERCENT = ("brier", "log_loss")
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25)
 NOTE = (
@@ -48,7 +50,20 @@ def tables(result: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         found[f"By {name}"] = pd.DataFrame([_part(one, name) for one in parts])
     if "risk_coverage" in result:
         found["Answering only when confident"] = _coverages(result["risk_coverage"]["points"])
+    if "stress" in result:
+        found["Distortions"] = stress_table(result["stress"])
     return found
+
+
+def stress_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Lay out the result of `measure_stress` as a table of text."""
+    columns = {key: label for key, label in STRESS.items() if key in rows[0]}
+    return pd.DataFrame(
+        [
+            {"distortion": row["distortion"], **{label: measure(row[key]) for key, label in columns.items()}}
+            for row in rows
+        ]
+    )
 
 
 def measure(found: Mapping[str, float | None] | float, key: str = "accuracy") -> str:
@@ -71,7 +86,7 @@ def text(result: Mapping[str, Any]) -> str:
     found = tables(result)
     del found["By actor"]
     parts = [f"{title}\n{frame.to_string(index=False)}" for title, frame in found.items()]
-    return "\n\n".join([headline(result), *parts, NOTE])
+    return "\n\n".join(["\n".join([headline(result), *result.get("notes", ())]), *parts, NOTE])
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -85,7 +100,7 @@ def html(result: Mapping[str, Any]) -> str:
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         title=headline(result),
-        note=NOTE,
+        notes=[*result.get("notes", ()), NOTE],
         figures={title: base64.b64encode(figure).decode() for title, figure in figures(result).items()},
         tables={title: frame.to_html(index=False, border=0) for title, frame in tables(result).items()},
     )
@@ -103,6 +118,8 @@ def figures(result: Mapping[str, Any]) -> dict[str, bytes]:
         points = result["risk_coverage"]["points"]
         found["Reliability diagram"] = svg(partial(draw_reliability, bins=result["reliability"]), 4.5, 4.5)
         found["Accuracy against coverage"] = svg(partial(draw_coverage, points=points), 5, 4)
+    if "stress" in result:
+        found["UAR of distorted recordings"] = svg(partial(draw_stress, rows=result["stress"]), 5.5, 5)
     return found
 
 

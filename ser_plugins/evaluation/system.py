@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.files import SUFFIXES, named, read_table, suffix_of
 from ser_plugins.evaluation.protocol import Reference
-from ser_plugins.model_folder.lineage import LINEAGE, read_trainings, speaker_keys
+from ser_plugins.model_folder.lineage import LINEAGE, heard_speakers, read_trainings
 
 FOLD_NAME = re.compile(r"fold_?(\d+)")
 
@@ -196,11 +196,9 @@ def _check_lineage(file: Path, table: pd.DataFrame, reference: Reference) -> Non
     """Refuse utterances of training speakers, by the ``lineage.json`` in the folder of the file or in ``model/``."""
     speakers = table["id"].map(reference.table.set_index("id")["speaker"])
     for record in (file.parent / LINEAGE, file.parent / "model" / LINEAGE):
-        for training in read_trainings(record):
-            keys = {one: speaker_keys([f"{reference.name}-{one}"])[0] for one in speakers.unique()}
-            heard = speakers.index[speakers.map(keys).isin(training.speakers)]
-            if len(heard):
-                raise InputError(
-                    f"{file}: {len(heard)} utterances are predicted by a model that was trained on their speaker: "
-                    f"{named(table['id'][heard])} ({record}); predict them with a model of another fold"
-                )
+        heard = speakers.isin(heard_speakers(read_trainings(record), reference.name, speakers.unique()))
+        if heard.any():
+            raise InputError(
+                f"{file}: {int(heard.sum())} utterances are predicted by a model that was trained on their speaker: "
+                f"{named(table['id'][heard])} ({record}); predict them with a model of another fold"
+            )

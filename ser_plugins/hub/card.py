@@ -15,13 +15,12 @@ from ser_plugins import configuration
 from ser_plugins.evaluation.results import METRICS, read_metrics, read_runs
 from ser_plugins.evaluation.tables import MEASURES
 from ser_plugins.model_folder.description import KEYS
-from ser_plugins.model_folder.lineage import NO_PRETRAINING, Lineage, Training, read_lineage
+from ser_plugins.model_folder.lineage import NO_PRETRAINING, OWN_SPEAKERS, Lineage, Training, read_lineage
 from ser_plugins.model_folder.loading import read_config
 from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FIGURE = "confusion.png"
-OWN_SPEAKERS = "speakers of the training part"  # the initial weights of S2 in earlier versions
 Metrics = Mapping[str, Any]
 
 

@@ -16,6 +16,7 @@ from ser_plugins.files import atomic_write
 
 LINEAGE = "lineage.json"
 NO_PRETRAINING = "none"
+OWN_SPEAKERS = "speakers of the training part"  # the initial weights of S2 in earlier versions
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,25 @@ def read_trainings(file: Path) -> Lineage:
         return tuple(Training(**{**one, "speakers": tuple(one["speakers"])}) for one in records)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} is no lineage; export the model folder again") from error
+
+
+def heard_speakers(lineage: Lineage, corpus: str, speakers: Iterable[str]) -> set[str]:
+    """Return which speakers of a corpus a training of a lineage heard.
+
+    Example
+    -------
+    >>> one = Training("run", "S1", "ravdess", 1, 1, "", speakers=speaker_keys(["ravdess-01"]))
+    >>> heard_speakers((one,), "ravdess", ["01", "02"])
+    {'01'}
+    """
+    heard = {key for training in lineage for key in training.speakers}
+    return {one for one in speakers if speaker_keys([f"{corpus}-{one}"])[0] in heard}
+
+
+def tells_speakers(lineage: Lineage, corpus: str) -> bool:
+    """Return whether a lineage says which speakers of a corpus were heard: nothing in it is of unknown origin."""
+    known_start = bool(lineage) and lineage[0].start in {NO_PRETRAINING, OWN_SPEAKERS}
+    return known_start and all(one.speakers or corpus not in one.corpus.split("+") for one in lineage)
 
 
 def check_unheard(lineage: Lineage, held_out: pd.DataFrame, source: str) -> None:

@@ -102,8 +102,12 @@ def read_parts(folder: Path) -> Parts:
     with telling(folder):
         modules = {name: build(config["modules"][name]) for name in SECTIONS}
         weighted_modules(modules["embedding_model"], modules["classifier"]).load_state_dict(weights)
-        checksum = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-        return Parts(modules, modules.pop("audio_normalizer"), list(config["labels"]), checksum)
+        return Parts(modules, modules.pop("audio_normalizer"), list(config["labels"]), checksum_of(config))
+
+
+def checksum_of(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of a ``config.json``, which has that of the weights."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

@@ -1,0 +1,293 @@
+"""Predictions of a labelled corpus by models: of the speakers that they do not know, as recorded and distorted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ser_plugins.audio.reading import SAMPLE_RATE, Samples
+from ser_plugins.audio.speech import SpeechNormalizer, convert_file, join
+from ser_plugins.corpora import Table, cremad, ravdess
+from ser_plugins.corpora.files import find_utterances
+from ser_plugins.corpora.folds import valid_block
+from ser_plugins.errors import InputError
+from ser_plugins.evaluation.distortions import Distortion
+from ser_plugins.evaluation.files import named, read_table
+from ser_plugins.evaluation.protocol import GROUPS, Reference, reference
+from ser_plugins.evaluation.system import System
+from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
+from ser_plugins.inference.speaker import measure_speaker, normalizes_by_speaker
+from ser_plugins.model_folder.layout import CONFIG, WEIGHTS
+from ser_plugins.model_folder.lineage import LINEAGE, Lineage, heard_speakers, read_trainings, tells_speakers
+from ser_plugins.model_folder.plain import PlainModel, load_plain, read_config
+from ser_plugins.model_folder.source import find_folder
+
+RECORDED = "as recorded"
+TOGETHER = 128  # utterances of a speaker in memory; a speaker-normalised model needs all of them
+CROWD = 24  # recordings that babble is made of
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model that predicts a corpus.
+
+    Attributes
+    ----------
+    source : str
+        Its folder or name.
+    model : PlainModel
+        The model.
+    lineage : tuple of Training
+        Its trainings, first one first.
+    network : str
+        Digest of what makes embeddings; models that differ in the classifier alone share them.
+    """
+
+    source: str
+    model: PlainModel
+    lineage: Lineage
+    network: str
+
+    def known_speakers(self, corpus: Reference) -> set[str]:
+        """Return the speakers that the model was trained on, and those of the validation block of its fold."""
+        table = corpus.table
+        known = heard_speakers(self.lineage, corpus.name, table["speaker"].unique())
+        last = self.lineage[-1] if self.lineage else None
+        if last and last.fold and corpus.name in last.corpus.split("+") and "block" in table:
+            known |= set(table["speaker"][table["block"] == valid_block(last.fold, int(table["block"].max()))])
+        return known
+
+
+class Predicted(NamedTuple):
+    """Predictions of a corpus by models.
+
+    Attributes
+    ----------
+    reference : Reference
+        The utterances that were predicted, with the emotions that the models know.
+    systems : dict of str to System
+        Predictions by the name of the distortion; the first ones are of the recordings as they are.
+    notes : list of str
+        What was left out, and what the models do not say.
+    checksums : list of str
+        SHA-256 of each model, see `ser_plugins.model_folder.plain.Parts`.
+    """
+
+    reference: Reference
+    systems: dict[str, System]
+    notes: list[str]
+    checksums: list[str]
+
+
+def read_member(source: str | Path) -> Member:
+    """Load a model folder, a model on the Hub or a built-in one, with its lineage."""
+    folder = find_folder(source, [CONFIG, WEIGHTS, LINEAGE])
+    model = load_plain(folder)
+    modules = {key: value for key, value in read_config(folder / CONFIG)["modules"].items() if key != "classifier"}
+    digest = hashlib.sha256(json.dumps(modules, sort_keys=True).encode())
+    for name, weight in model.mods["embedding_model"].state_dict().items():
+        digest.update(name.encode() + weight.cpu().numpy().tobytes())
+    return Member(str(source), model, read_trainings(folder / LINEAGE), digest.hexdigest())
+
+
+def find_corpus(name: str, data_folder: str | Path) -> tuple[Reference, list[str]]:
+    """Find the audio of a corpus.
+
+    Parameters
+    ----------
+    name : {"ravdess", "cremad", "table"}
+        The corpus.
+    data_folder : str or pathlib.Path
+        Folder of its .wav files, or the table, see `ser_plugins.corpora.Table`.
+
+    Returns
+    -------
+    Reference
+        Its utterances with a column ``path``.
+    list of str
+        A note if some have no file.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder or table, or no file of the corpus in it.
+    """
+    if name == "table":
+        return _find_table(Path(data_folder)), []
+    whole = reference(name)
+    former = {"ravdess": None, "cremad": cremad.FORMER}[name]
+    stems = {"ravdess": ravdess.file_stems, "cremad": cremad.file_stems}[name]()
+    paths, _ = find_utterances(name, data_folder, stems, allow_incomplete=True, former=former)
+    table = whole.table.assign(path=whole.table["id"].map(paths)).dropna(subset="path")
+    missing = len(whole.table) - len(table)
+    notes = [f"{missing} of {len(whole.table)} utterances have no file below {data_folder}."] if missing else []
+    return Reference(name, whole.labels, table), notes
+
+
+def _find_table(file: Path) -> Reference:
+    corpus = Table(str(file)).read()
+    table = corpus.table.drop(columns="fault").rename(columns={"fold": "block"})
+    raw = read_table(file)
+    groups = raw[[name for name in GROUPS if name in raw]].assign(path=[str(file.parent / one) for one in raw["path"]])
+    return Reference("table", corpus.labels, table.merge(groups.drop_duplicates("path"), on="path"))
+
+
+def babble_crowd(corpus: Reference) -> list[Samples]:
+    """Read recordings that are spread over the corpus, to make babble of."""
+    rows = np.unique(np.linspace(0, len(corpus.table) - 1, CROWD).round().astype(int))
+    normalizer = SpeechNormalizer("none")
+    return [convert_file(path, normalizer).numpy() for path in corpus.table["path"].iloc[rows]]
+
+
+def predict_corpus(
+    sources: Sequence[str | Path], corpus: Reference, distortions: Mapping[str, Distortion] | None = None, seed: int = 1
+) -> Predicted:
+    """Predict the utterances of a corpus whose speakers and emotions the models allow.
+
+    A model predicts no speaker that it was trained on or, of its own corpus, that its fold validates on. Each utterance
+    is predicted by the mean of the probabilities of the models that are left. Emotions that a model does not know are
+    left out, and so are those of the model that the corpus does not have: the other probabilities are renormalised. A
+    speaker-normalised model gets statistics over the utterances of each speaker that are predicted.
+
+    Parameters
+    ----------
+    sources : sequence of path
+        Model folders, models on the Hub, or built-in ones; of several, often one per fold.
+    corpus : Reference
+        As `find_corpus` returns it.
+    distortions : mapping, optional
+        Distortions by name; each recording is also predicted with each of them, before silence is removed.
+    seed : int
+        Seed of the distortions. Those of an utterance do not depend on the other utterances.
+
+    Raises
+    ------
+    InputError
+        If the models have different emotions, fewer than two of those of the corpus, or know all speakers.
+    """
+    members = [read_member(source) for source in dict.fromkeys(sources)]
+    labels = _common_labels(members, corpus)
+    known = [one.known_speakers(corpus) for one in members]
+    everywhere = set.intersection(*known)
+    heard = corpus.table["speaker"].isin(everywhere)
+    if heard.all():
+        raise InputError(
+            f"{named(one.source for one in members)} knows all speakers of {corpus.name}, by its lineage; "
+            "give a model of another fold or corpus"
+        )
+    other = ~corpus.table["emotion"].isin(labels) & ~heard
+    part = Reference(corpus.name, labels, corpus.table[~heard & ~other].reset_index(drop=True))
+    notes = _notes(members, corpus, heard, other)
+    allowed = {
+        speaker: [one for one, own in zip(members, known, strict=True) if speaker not in own]
+        for speaker in part.table["speaker"].unique()
+    }
+    given: dict[str, Distortion | None] = {RECORDED: None, **(distortions or {})}
+    found = {name: np.zeros((len(part.table), len(labels))) for name in given}
+    groups = list(_groups(part.table, allowed))
+    with tqdm(total=len(part.table) * len(given), unit="utterance", desc=corpus.name) as progress:
+        for rows, its_members in groups:
+            signals = [convert_file(part.table["path"].iloc[i], its_members[0].model.audio_normalizer) for i in rows]
+            ids = part.table["id"].iloc[rows].tolist()
+            for name, distort in given.items():
+                heard_signals = [_distorted(*pair, distort, seed) for pair in zip(signals, ids, strict=True)]
+                found[name][rows] = _probabilities(its_members, heard_signals, labels)
+                progress.update(len(rows))
+    where = members[0].source if len(members) == 1 else f"{members[0].source} … ({len(members)} models)"
+    systems = {name: _system(where, part, values) for name, values in found.items()}
+    return Predicted(part, systems, notes, [one.model.checksum for one in members])
+
+
+def _common_labels(members: Sequence[Member], corpus: Reference) -> tuple[str, ...]:
+    """Return the emotions of the corpus that the models have."""
+    own = [set(select_labels(one.model, None)[0]) for one in members]
+    for member, has in zip(members, own, strict=True):
+        if has != own[0]:
+            raise InputError(f"{member.source} has other emotions than {members[0].source}; evaluate them one by one")
+    common = tuple(one for one in corpus.labels if one in own[0])
+    if len(common) < 2:
+        raise InputError(
+            f"{members[0].source} knows {len(common)} of the emotions of {corpus.name}, {', '.join(corpus.labels)}; "
+            f"it has {', '.join(sorted(own[0]))}"
+        )
+    return common
+
+
+def _notes(members: Sequence[Member], corpus: Reference, heard: pd.Series[bool], other: pd.Series[bool]) -> list[str]:
+    notes = []
+    if heard.any():
+        speakers = corpus.table["speaker"][heard].nunique()
+        notes.append(
+            f"{int(heard.sum())} utterances of {speakers} speakers that were trained or validated on are left out."
+        )
+    if other.any():
+        names = ", ".join(dict.fromkeys(corpus.table["emotion"][other]))
+        notes.append(f"{int(other.sum())} utterances are left out: there is no emotion {names} in the model.")
+    if unsaid := [one.source for one in members if not tells_speakers(one.lineage, corpus.name)]:
+        notes.append(f"{named(unsaid)} does not record all training speakers: it may know speakers of {corpus.name}.")
+    if any(normalizes_by_speaker(one.model) for one in members):
+        notes.append("Speaker-normalised, by all unlabelled utterances of a speaker that are predicted.")
+    return notes
+
+
+def _groups(
+    table: pd.DataFrame, allowed: Mapping[str, list[Member]]
+) -> Iterator[tuple[NDArray[np.intp], list[Member]]]:
+    """Yield rows of one speaker and the models that predict them."""
+    for speaker, rows in table.groupby("speaker", sort=False).indices.items():
+        members = allowed[str(speaker)]
+        size = len(rows) if any(normalizes_by_speaker(one.model) for one in members) else TOGETHER
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size], members
+
+
+def _distorted(signal: Tensor, name: str, distort: Distortion | None, seed: int) -> Tensor:
+    if distort is None:
+        return signal
+    return torch.from_numpy(
+        distort(signal.numpy(), SAMPLE_RATE, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+    )
+
+
+@torch.no_grad()
+def _probabilities(members: Sequence[Member], signals: Sequence[Tensor], labels: Sequence[str]) -> NDArray[np.float64]:
+    """Return the mean of the models' probabilities [N, C] for all utterances of one speaker."""
+    speech: dict[str, list[Tensor]] = {}
+    embeddings: dict[str, Tensor] = {}
+    total = torch.zeros(len(signals), len(labels), dtype=torch.float64)
+    for one in members:
+        normalizer = one.model.audio_normalizer
+        if normalizer.vad not in speech:
+            segments = normalizer.find_speech(signals)
+            speech[normalizer.vad] = [join(*pair) for pair in zip(signals, segments, strict=True)]
+        if one.network not in embeddings:
+            embeddings[one.network] = _embed(one.model, speech[normalizer.vad])
+        total += classify(one.model, embeddings[one.network], select_labels(one.model, labels)[1])
+    return (total / len(members)).numpy()
+
+
+def _embed(model: PlainModel, speech: Sequence[Tensor]) -> Tensor:
+    if not normalizes_by_speaker(model):
+        return embed_speech(model, speech)
+    features = [model.mods["compute_features"](one[None].to(model.device)) for one in speech]
+    return embed_speech(model, speech, speaker=measure_speaker(model, features))
+
+
+def _system(name: str, part: Reference, values: NDArray[np.float64]) -> System:
+    strange = ~np.isfinite(values).all(axis=1)
+    if strange.any():
+        raise InputError(f"{part.table['path'][strange].iloc[0]}: {NOT_FINITE}")
+    predicted = [part.labels[i] for i in values.argmax(axis=1)]
+    return System(name, part.table.drop(columns="path").assign(predicted=predicted), values)
