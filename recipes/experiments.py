@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.protocol import UTTERANCES
+from ser_plugins.experiments.across import predict_across
 from ser_plugins.experiments.ensemble import ensemble_table
 from ser_plugins.experiments.gallery import draw_figures
 from ser_plugins.experiments.jobs import Job, make_ready, plan, run_jobs
@@ -44,7 +46,7 @@ def main() -> None:
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description="Every table and figure of the paper, from runs of recipes/train.py.")
     commands = parser.add_subparsers(
-        required=True, metavar="table2|table3|sweep|ensemble|figures|report|record|results|leaderboard"
+        required=True, metavar="table2|table3|sweep|ensemble|figures|report|record|across|results|leaderboard"
     )
     options = "; all other options are those of recipes/train.py"
     for name, command, about in [
@@ -55,6 +57,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         ("figures", figures, "draw confusion matrices, embeddings and sweeps of the results in a folder"),
         ("report", report, "write report.html and report.md of the results in a folder, figures included"),
         ("record", keep, "keep metrics and predictions of experiments in results_records/"),
+        ("across", across, "predict RAVDESS by models of CREMA-D and the reverse, and keep it in results_records/"),
         ("results", results, "write RESULTS.md, the README's table and the leaderboard from results_records/"),
         ("leaderboard", leaderboard, "check the predictions and cards in results_records/, and write the leaderboard"),
     ]:
@@ -62,8 +65,10 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         one.set_defaults(command=command)
         if name in {"results", "leaderboard"}:
             continue
-        if name in {"ensemble", "record"}:
+        if name in {"ensemble", "record", "across"}:
             one.add_argument("folders", type=Path, nargs="+", help="results/<strategy>/<corpus>/<seed>")
+            for corpus in UTTERANCES if name == "across" else ():
+                one.add_argument(f"--{corpus}", type=Path, default=Path("data") / corpus, help="audio (%(default)s)")
             continue
         if name in {"figures", "report"}:
             one.add_argument("results", type=Path, help="folder of the results")
@@ -75,7 +80,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         one.add_argument("--results", "--output_folder", type=Path, default=Path("results"), help="(%(default)s)")
         one.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     given, rest = parser.parse_known_args(words)
-    if rest and given.command in {ensemble, figures, report, keep, results, leaderboard}:
+    if rest and given.command in {ensemble, figures, report, keep, across, results, leaderboard}:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return given, rest
 
@@ -129,6 +134,12 @@ def report(given: argparse.Namespace, _: list[str]) -> list[str]:
 def keep(given: argparse.Namespace, _: list[str]) -> list[str]:
     for folder in given.folders:
         print(record(folder, RECORDS))
+    return []
+
+
+def across(given: argparse.Namespace, _: list[str]) -> list[str]:
+    experiments = [one for folder in given.folders for one in read_experiments(folder)]
+    print(*predict_across(experiments, {name: getattr(given, name) for name in UTTERANCES}, RECORDS), sep="\n")
     return []
 
 

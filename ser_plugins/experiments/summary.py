@@ -13,6 +13,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.evaluation.intervals import accuracy_interval, difference_interval
 from ser_plugins.evaluation.measures import measure as measure_predictions
 from ser_plugins.evaluation.results import Run
+from ser_plugins.experiments import across
 from ser_plugins.experiments.ensemble import average
 from ser_plugins.experiments.layout import ABSENT, Cell, Table, number
 from ser_plugins.experiments.published import measure
@@ -86,7 +87,7 @@ def write_results(records: Path, page: Path, readme: Path) -> None:
         raise InputError(f"{readme} has no place for the table; write the lines {BEGIN} and {END}")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     atomic_write(records / "folds.csv", fold_table(experiments).to_csv(lineterminator="\n", float_format="%.2f"))
-    atomic_write(page, results_page(experiments, frame))
+    atomic_write(page, results_page(experiments, frame, records))
     atomic_write(readme, f"{before}{BEGIN}\n{readme_table(frame)}{END}{after}")
 
 
@@ -95,7 +96,7 @@ def measured(experiments: Sequence[Experiment], records: Path) -> pd.DataFrame:
     return measure(experiments, records, 2).dropna(subset=["n_folds"])
 
 
-def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame) -> str:
+def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records: Path) -> str:
     """Write the page of all results, in Markdown; ``frame`` is `measured`."""
     parts = [PROTOCOL]
     for corpus, title in CORPORA.items():
@@ -103,6 +104,8 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame) -> str:
             ending, note = HEADINGS[bool(overlaps), bool(normalised)]
             parts.append(_table(f"{title}{ending}", COLUMNS, [_row(row) for _, row in part.iterrows()], note))
     parts += [_differences(experiments), _ensembles(experiments)]
+    if matrix := [row for one in experiments if (row := _across(one, records))]:
+        parts.append(_table("Across corpora", ["system", "seed", "trained on", *CORPORA.values()], matrix, across.NOTE))
     folds = fold_table(experiments)
     cells = [[*map(str, name), *map(_number, row)] for name, row in zip(folds.index, folds.to_numpy(), strict=True)]
     parts.append(_table("Accuracy of each fold", [*map(str, folds.index.names), *map(str, folds.columns)], cells))
@@ -202,6 +205,12 @@ def _ensembles(experiments: Sequence[Experiment]) -> str:
     note = "The mean of the members' probabilities. An ensemble costs as much as its members together."
     columns = ["corpus", "members", "folds", "accuracy", "95 % interval", "UAR"]
     return _table("Ensembles", columns, rows, note) if rows else ""
+
+
+def _across(one: Experiment, records: Path) -> list[str]:
+    cells = across.across_cells(one, records)
+    kind = "*speaker-normalised:* " * one.normalizes_by_speaker
+    return [f"{kind}{about(one.strategy)}", str(one.seed), CORPORA[one.corpus], *cells] if cells else []
 
 
 def _repeat(experiments: Sequence[Experiment]) -> str:

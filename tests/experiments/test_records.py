@@ -86,7 +86,7 @@ def test_nothing_synthetic_is_recorded(results, tmp_path):
 
 
 def test_the_page_has_the_means_of_the_folds(results):
-    page = results_page(read_experiments(results), measured(read_experiments(results), results))
+    page = results_page(read_experiments(results), measured(read_experiments(results), results), results)
     [row] = [line for line in page.splitlines() if line.startswith("| S1: ")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:5] == ["1", "2", "62.5", f"{np.std([75, 50], ddof=1):.1f}"]
@@ -142,7 +142,9 @@ def test_the_published_pages_are_those_of_the_records():
     """If it fails: python recipes/experiments.py results."""
     experiments = read_experiments(ROOT / "results_records")
     frame = measured(experiments, ROOT / "results_records")
-    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(experiments, frame)
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(
+        experiments, frame, ROOT / "results_records"
+    )
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
     assert readme.strip() == readme_table(frame).strip()
     kept = pd.read_csv(ROOT / "results_records/folds.csv", index_col=[0, 1, 2])

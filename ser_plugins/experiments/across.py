@@ -1,0 +1,109 @@
+"""Results across corpora: the models of one corpus predict another one, over the emotions that both have."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ser_plugins.errors import InputError
+from ser_plugins.evaluation.evaluate import encode, with_intervals
+from ser_plugins.evaluation.files import read_table
+from ser_plugins.evaluation.measures import confusions
+from ser_plugins.evaluation.page import measure
+from ser_plugins.evaluation.protocol import N_FOLDS, UTTERANCES, reference
+from ser_plugins.experiments.layout import ABSENT
+from ser_plugins.experiments.runs import Experiment
+from ser_plugins.files import atomic_write
+from ser_plugins.inference.corpus import RECORDED, find_corpus, predict_corpus
+
+COMMON = tuple(one for one in UTTERANCES["cremad"][0] if one in UTTERANCES["ravdess"][0])
+NOTE = (
+    f"UAR in percent over the emotions that both corpora have, {', '.join(COMMON)}, with 95 % bootstrap intervals over "
+    "test actors. The probabilities are renormalised over these emotions. Within a corpus, the model of each fold "
+    "predicts its test actors. In the other corpus, the mean of the probabilities of all ten models predicts every "
+    "utterance. `python recipes/experiments.py across` writes these predictions."
+)
+
+
+def predict_across(experiments: Sequence[Experiment], folders: Mapping[str, Path], records: Path) -> list[Path]:
+    """Predict each other corpus by the models of each experiment, and record the predictions.
+
+    Parameters
+    ----------
+    experiments : sequence of Experiment
+        Experiments with all ten folds and their ``model/`` folders.
+    folders : mapping
+        Folder of the audio by the name of the corpus.
+    records : pathlib.Path
+        Folder of all records.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The records, as `record_file` names them: tables of ``id`` and ``predicted``.
+
+    Raises
+    ------
+    InputError
+        If an experiment or a corpus is incomplete.
+    """
+    for one in experiments:
+        if one.corpus not in folders or len(one.runs) < N_FOLDS:
+            raise InputError(
+                f"{one.folder} has {len(one.runs)} folds of {one.corpus}; give experiments with {N_FOLDS} folds of "
+                f"{' or '.join(folders)}"
+            )
+    written = []
+    for one in experiments:
+        for corpus, folder in folders.items():
+            if corpus == one.corpus:
+                continue
+            audio, missing = find_corpus(corpus, folder)
+            if missing:
+                raise InputError(f"{missing[0].rstrip('.')}; give the whole corpus")
+            found = predict_corpus([run.folder / "model" for run in one.runs], audio)
+            text = found.systems[RECORDED].table[["id", "predicted"]].to_csv(index=False, lineterminator="\n")
+            written.append(record_file(one, corpus, records))
+            atomic_write(written[-1], gzip.compress(text.encode(), mtime=0))  # the same bytes each time
+    return written
+
+
+def record_file(one: Experiment, corpus: str, records: Path) -> Path:
+    """Return the record of an experiment's predictions of another corpus."""
+    return records / one.strategy / "across" / str(one.seed) / f"{one.corpus}-{corpus}.csv.gz"
+
+
+def across_cells(one: Experiment, records: Path) -> list[str]:
+    """Return the UAR of an experiment on each corpus, as text; nothing where it predicted no other corpus."""
+    files = {name: record_file(one, name, records) for name in UTTERANCES}
+    found = {name: read_table(file) for name, file in files.items() if file.is_file()}
+    if not found:
+        return []
+    found[one.corpus] = within(one)
+    return [uar(found[name], name) if name in found else ABSENT for name in UTTERANCES]
+
+
+def within(one: Experiment) -> pd.DataFrame:
+    """Return ``id`` and ``predicted`` of the test utterances of all folds, over the common emotions alone."""
+    scores = pd.concat([run.scores() for run in one.runs], ignore_index=True)
+    scores = scores[scores["emotion"].isin(COMMON)]
+    return scores[["id"]].assign(predicted=scores[list(COMMON)].idxmax(axis=1))  # the order of renormalised ones
+
+
+def uar(predictions: pd.DataFrame, corpus: str) -> str:
+    """Measure predictions of the utterances of a corpus that have a common emotion; return the UAR as text.
+
+    Raises
+    ------
+    InputError
+        If utterances are missing.
+    """
+    table = reference(corpus).table
+    table = table[table["emotion"].isin(COMMON)].merge(predictions, "left", "id")
+    if (missing := table["predicted"].isna()).any():
+        raise InputError(f"{corpus}: {int(missing.sum())} utterances have no prediction; run across again")
+    true, predicted = (encode(table[name], list(COMMON)) for name in ("emotion", "predicted"))
+    return measure(with_intervals(confusions(true, predicted, pd.factorize(table["speaker"])[0], len(COMMON)))["uar"])
