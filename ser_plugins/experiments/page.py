@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 
+from ser_plugins.evaluation.compare import compare
+from ser_plugins.evaluation.page import measure as interval_text
+from ser_plugins.evaluation.protocol import Reference
 from ser_plugins.evaluation.results import Run
+from ser_plugins.evaluation.system import System
 from ser_plugins.evaluation.tables import MEASURES
 from ser_plugins.experiments.gallery import Picture, draw_figures
 from ser_plugins.experiments.layout import ABSENT, Cell, Table, link, number
@@ -20,6 +25,10 @@ from ser_plugins.files import atomic_write
 
 TITLE = "Speech emotion recognition: results"
 TEMPLATE = Path(__file__).with_name("page.html")
+DIFFERENCES = (
+    "Row minus column, in percentage points, with the 95 % bootstrap interval over actors. p is of Wilcoxon's "
+    "signed-rank test over the accuracies of the actors, with Holm's correction for the pairs of the table."
+)
 NAMES = ("strategy", "corpus", "seed", "setting", "fold")
 
 
@@ -39,7 +48,7 @@ def write_report(results: Path) -> Path:
     lines = [(one, run) for one in experiments for run in one.runs]
     page = Page(
         f"{len(lines)} finished folds of {len(experiments)} experiments. Each number links to its run.",
-        [*paper_tables(experiments, results), *sweep_tables(experiments, results)],
+        [*paper_tables(experiments, results), *comparisons(experiments, results), *sweep_tables(experiments, results)],
         draw_figures(results),
         [folds_table(lines, results), provenance_table(lines)],
     )
@@ -71,6 +80,35 @@ def paper_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]
     if any(one not in second for one in third):
         found += tables(measure(third, folder, 3), 3)
     return found
+
+
+def comparisons(experiments: Sequence[Experiment], folder: Path) -> list[Table]:
+    """Tabulate the differences of experiments that predicted the same utterances, each row minus each column."""
+    groups: dict[tuple[str, str], dict[Path, pd.DataFrame]] = {}
+    for one in experiments:
+        if one.setting is None and "corpora" not in one.runs[0].metrics:
+            frames = [run.predictions().assign(block=run.fold) for run in one.runs]
+            table = pd.concat(frames).sort_values(["block", "id"], ignore_index=True)
+            same = table[["block", "id", "emotion"]].to_csv(index=False)
+            groups.setdefault((one.corpus_title, same), {})[one.folder] = table
+    return [_comparison(title, group, folder) for (title, _), group in groups.items() if len(group) > 1]
+
+
+def _comparison(title: str, group: Mapping[Path, pd.DataFrame], folder: Path) -> Table:
+    names = {path.relative_to(folder).as_posix(): link(path, folder) for path in group}
+    systems = [System(name, table, None) for name, table in zip(names, group.values(), strict=True)]
+    used = set().union(*(table[column] for table in group.values() for column in ("emotion", "predicted")))
+    found = compare(systems, Reference(title, tuple(sorted(used)), systems[0].table))
+    texts = {
+        (pair["first"], pair["second"]): f"{interval_text(pair['accuracy'])}, p {pair['p_holm']:.3f}"
+        for pair in found["pairs"]
+    }
+    order = list(names)
+    rows = [
+        [Cell(name, names[name]), *(Cell(texts.get((name, other), "")) for other in order[1:])] for name in order[:-1]
+    ]
+    title = f"Differences in accuracy: {title}, {found['utterances']} utterances"
+    return Table(title, ["", *order[1:]], rows, DIFFERENCES)
 
 
 def sweep_tables(experiments: Sequence[Experiment], folder: Path) -> list[Table]:

@@ -8,7 +8,9 @@ from html import escape, unescape
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
+from scipy.stats import wilcoxon
 
 from ser_plugins.experiments.page import write_report
 
@@ -123,6 +125,47 @@ def test_provenance_is_that_of_the_runs(read):
     assert s3["command"] == "python recipes/train.py hparams/s1.yaml --corpus 'ra <v> dess'"
     assert s3["versions"] == "torch 2.11.0, numpy 2.4.6"
     assert next(row for row in cells if row["corpus"] == "cremad")["commit"] == "–"
+
+
+def test_experiments_on_the_same_utterances_are_compared(tmp_path, fold):
+    skills = {"S1": 0.3, "S3": 0.9, "S5": 0.5}
+    for strategy, skill in skills.items():
+        for k in range(1, 7):
+            fold(tmp_path / strategy / "ravdess/1", k, skill, strategy=strategy, corpus="ravdess", seed=1)
+    fold(tmp_path / "S4/ravdess/1", 1, 0.5, strategy="S4", corpus="ravdess", seed=1)  # of one fold
+    reader = Reader()
+    reader.feed(write_report(tmp_path).read_text(encoding="utf-8"))
+    tables = dict(zip([title for title in reader.titles if title != "Figures"], reader.tables, strict=True))
+    [(title, (head, *rows))] = [pair for pair in tables.items() if pair[0].startswith("Differences")]
+    names = [f"{strategy}/ravdess/1" for strategy in skills]
+    assert [text for text, _ in head] == ["", *names[1:]] and [row[0][0] for row in rows] == names[:2]
+
+    actors = {}
+    for name in names:
+        tables = [pd.read_csv(tmp_path / name / f"fold{k}/predictions.csv") for k in range(1, 7)]
+        table = pd.concat(tables).assign(right=lambda one: one["emotion"] == one["predicted"])
+        actors[name] = table.groupby("speaker")["right"].agg(["mean", "sum"])
+        size = len(table)
+    assert title == f"Differences in accuracy: ravdess, {size} utterances"
+    pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2])]
+    p = [wilcoxon(actors[a]["mean"] - actors[b]["mean"]).pvalue for a, b in pairs]
+    cells = [rows[0][1][0], rows[0][2][0], rows[1][2][0]]
+    for (a, b), cell, corrected in zip(pairs, cells, holm_by_hand(p), strict=True):
+        value = 100 * (actors[a]["sum"].sum() - actors[b]["sum"].sum()) / size
+        found = re.fullmatch(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\], p ([\d.]+)", cell)
+        shown, low, high, p_shown = map(float, found.groups())
+        assert shown == pytest.approx(value, abs=0.051) and low < shown < high
+        assert p_shown == pytest.approx(corrected, abs=6e-4)
+    assert rows[1][1][0] == ""
+
+
+def holm_by_hand(p):
+    """Correct p-values as Holm did, one by one."""
+    order, found, largest = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        found[i] = largest
+    return found
 
 
 PROBE = """<script>
