@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,20 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ser_plugins import configuration
+from ser_plugins.errors import InputError
+from ser_plugins.evaluation.page import stress_table
 from ser_plugins.evaluation.results import METRICS, read_metrics, read_runs
 from ser_plugins.evaluation.tables import MEASURES
 from ser_plugins.model_folder.description import KEYS
 from ser_plugins.model_folder.lineage import NO_PRETRAINING, OWN_SPEAKERS, Lineage, Training, read_lineage
 from ser_plugins.model_folder.loading import read_config
+from ser_plugins.model_folder.plain import checksum_of
 from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS
 
 TEMPLATE = Path(__file__).with_name("card.md")
 FIGURE = "confusion.png"
+STRESS = "stress.json"  # of ser-plugins evaluate --model FOLDER --stress --json FOLDER/stress.json
+STRESS_REMEDY = "write it again by ser-plugins evaluate --model FOLDER --stress --json FOLDER/stress.json"
 Metrics = Mapping[str, Any]
 
 
@@ -116,6 +122,7 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         stages=stages(lineage, metrics),
         parts=[(name, _expression(part)) for name, part in config["modules"].items()],
         run=_run(metrics) if metrics else "",
+        **stress_results(folder / STRESS, checksum_of(config)),
         sources=sources or ["The data are unknown."],
         licence=licence,
     )
@@ -168,6 +175,28 @@ def emotion_results(folder: Path, metrics: Metrics, lineage: Lineage) -> dict[st
         "confusion": list(zip(map(_cell, metrics["labels"]), metrics["confusion"], strict=True)),
         "figure": (folder.parent / FIGURE).is_file(),
     }
+
+
+def stress_results(file: Path, checksum: str) -> dict[str, Any]:
+    """Read the result of the distortions for the template: ``stress``, None where the model was not tested on them.
+
+    Raises
+    ------
+    InputError
+        If the file is of another model, or no such result.
+    """
+    if not file.is_file():
+        return {"stress": None}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        rows = stress_table(found["stress"]).to_dict("split")
+        about = f"{found['utterances']} utterances of {found['speakers']} speakers of {_title(found['corpus'], False)}"
+        models = found["models"]
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise InputError(f"{file} is no result of --stress; {STRESS_REMEDY}") from error
+    if models != [checksum]:
+        raise InputError(f"{file} is of another model; {STRESS_REMEDY}")
+    return {"stress": {"columns": rows["columns"], "rows": rows["data"], "about": about}}
 
 
 def own_metrics(folder: Path, labels: Sequence[Any]) -> Metrics | None:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import soundfile
 
 from ser_plugins.commands import main
+from ser_plugins.corpora.synthetic import speak
 from ser_plugins.evaluation.protocol import protocol_folds, reference
+from ser_plugins.hub.card import model_card
+from ser_plugins.model_folder.lineage import Training, file_sha256, speaker_keys, write_lineage
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "results_records"
@@ -78,12 +82,45 @@ def test_a_table_of_ones_own_is_the_reference(tmp_path, capsys):
         (["evaluate", "predictions.csv", "--labels", "no.csv"], "there is no file no.csv"),
         (["evaluate", "predictions.csv", "predictions.csv", "--corpus", "ravdess"], "predictions.csv is given twice"),
         (["compare", "predictions.csv", "--corpus", "ravdess"], "give two or more different systems"),
+        (["evaluate", "--corpus", "ravdess"], "give either PREDICTIONS or --model"),
+        (["evaluate", "predictions.csv", "--corpus", "ravdess", "--model", "m"], "give either PREDICTIONS or --model"),
+        (["evaluate", "--corpus", "ravdess", "--model", "m"], "--model needs --corpus and --data_folder"),
+        (["evaluate", "--labels", "own.csv", "--model", "m", "--data_folder", "."], "--model needs --corpus"),
+        (["evaluate", "predictions.csv", "--corpus", "ravdess", "--stress"], "--stress and --data_folder go with"),
+        (["evaluate", "predictions.csv", "--corpus", "table"], "for predictions give --labels TABLE"),
+        (["evaluate", "--model", "m", "--corpus", "ravdess", "--data_folder", "no"], "there is no folder no"),
     ],
 )
 def test_wrong_use_is_one_line(predictions, words, message):
     with pytest.raises(SystemExit) as end:
         main(words)
     assert str(end.value).startswith("error: ") and message in str(end.value) and "\n" not in str(end.value)
+
+
+def test_a_model_predicts_a_table_itself_under_stress(tmp_path, write_model, capsys):
+    rows = ["path,emotion,speaker,sex"]
+    for speaker in (1, 2, 3, 4):
+        for emotion in ("happy", "sad"):
+            soundfile.write(tmp_path / f"{speaker}{emotion}.wav", speak(0, speaker, emotion, 1), 16000)
+            rows.append(f"{speaker}{emotion}.wav,{emotion},s{speaker},{('female', 'male')[speaker % 2]}")
+    (tmp_path / "own.csv").write_text("\n".join(rows) + "\n")
+    model = write_model(tmp_path / "model", "s1")
+    facts = {"run_id": "r", "strategy": "S1", "corpus": "table", "fold": None, "seed": 1}
+    weights = file_sha256(model / "embedding_model.ckpt")
+    write_lineage(model, [Training(**facts, sha256=weights, speakers=speaker_keys(["table-s1"]))])
+    words = ["evaluate", "--model", str(model), "--corpus", "table", "--data_folder", str(tmp_path / "own.csv")]
+    main([*words, "--stress", "--json", str(model / "stress.json"), "--html", str(tmp_path / "page.html")])
+    head, left_out, *_ = (printed := capsys.readouterr().out).splitlines()
+    assert head == f"{model} on table: 6 utterances of 3 actors"
+    assert left_out == "2 utterances of 1 speakers that were trained or validated on are left out."
+    found = json.loads((model / "stress.json").read_text())
+    names = [row["distortion"] for row in found["stress"]]
+    assert names[0] == "as recorded" and len(set(names)) == 17 and all(name in printed for name in names)
+    assert found["accuracy"] == found["stress"][0]["accuracy"] and "difference" in found["stress"][1]
+    assert "UAR of distorted recordings" in (tmp_path / "page.html").read_text()
+    card = model_card(model, "user/name", 12)
+    rows = [line for line in card.splitlines() if line.startswith(("| telephone", "| −20 dB"))]
+    assert len(rows) == 2 and "On 6 utterances of 3 speakers of table, in percent" in card
 
 
 def test_a_system_that_leaks_is_refused(predictions):

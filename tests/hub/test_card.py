@@ -7,8 +7,10 @@ import statistics
 import pytest
 from huggingface_hub import ModelCard
 
+from ser_plugins.errors import InputError
 from ser_plugins.hub.card import model_card
 from ser_plugins.model_folder.lineage import Training, file_sha256, write_lineage
+from ser_plugins.model_folder.plain import load_plain
 
 
 def write_card(model, **options):
@@ -184,6 +186,28 @@ def test_the_card_of_a_speaker_encoder_is_about_speakers(tmp_path, model):
     assert "--pretrained_encoder user/name" in card and "AI Act" not in card and data.pipeline_tag is None
     (tmp_path / "metrics.json").unlink()
     assert "It does not predict emotions" in write_card(folder)[0]
+
+
+def test_distortions_are_told_or_said_to_be_untested(tmp_path, write_run):
+    model = write_run(tmp_path / "fold1")
+    assert "Distortions, such as noise, telephones, compression and rooms, were not tested" in write_card(model)[0]
+    measured = {"value": 0.512, "low": 0.4, "high": 0.65}
+    row = {"distortion": "babble, 0 dB", "accuracy": measured, "uar": measured, "changed": measured}
+    checksum = load_plain(model, device="cpu").checksum
+    result = {"utterances": 9, "speakers": 3, "corpus": "ravdess", "models": [checksum], "stress": [row]}
+    (model / "stress.json").write_text(json.dumps(result))
+    card, _ = write_card(model)
+    cells = ["babble, 0 dB", *["51.2 [40.0, 65.0]"] * 3]
+    assert cells in rows(section(card, "Results")) and "were not tested, and neither" not in card
+    assert "On 9 utterances of 3 speakers of RAVDESS" in card
+    for wrong, message in [
+        ({**result, "models": ["0"]}, "is of another model; write it again"),
+        ({**result, "stress": []}, "is no result of --stress; write it again"),
+        ({"accuracy": 1}, "is no result of --stress"),
+    ]:
+        (model / "stress.json").write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=message):
+            write_card(model)
 
 
 def test_its_blocks_name_the_branch(model):
