@@ -180,34 +180,40 @@ def predict_corpus(
     members = [read_member(source) for source in dict.fromkeys(sources)]
     labels = _common_labels(members, corpus)
     known = [one.known_speakers(corpus) for one in members]
-    everywhere = set.intersection(*known)
-    heard = corpus.table["speaker"].isin(everywhere)
-    if heard.all():
+    left_out = corpus.table["speaker"].isin(set.intersection(*known))
+    if left_out.all():
         raise InputError(
             f"{named(one.source for one in members)} knows all speakers of {corpus.name}, by its lineage; "
             "give a model of another fold or corpus"
         )
-    other = ~corpus.table["emotion"].isin(labels) & ~heard
-    part = Reference(corpus.name, labels, corpus.table[~heard & ~other].reset_index(drop=True))
-    notes = _notes(members, corpus, heard, other)
+    other = ~corpus.table["emotion"].isin(labels) & ~left_out
+    part = Reference(corpus.name, labels, corpus.table[~left_out & ~other].reset_index(drop=True))
     allowed = {
         speaker: [one for one, own in zip(members, known, strict=True) if speaker not in own]
         for speaker in part.table["speaker"].unique()
     }
-    given: dict[str, Distortion | None] = {RECORDED: None, **(distortions or {})}
-    found = {name: np.zeros((len(part.table), len(labels))) for name in given}
-    groups = list(_groups(part.table, allowed))
-    with tqdm(total=len(part.table) * len(given), unit="utterance", desc=corpus.name) as progress:
-        for rows, its_members in groups:
-            signals = [convert_file(part.table["path"].iloc[i], its_members[0].model.audio_normalizer) for i in rows]
-            ids = part.table["id"].iloc[rows].tolist()
-            for name, distort in given.items():
-                heard_signals = [_distorted(*pair, distort, seed) for pair in zip(signals, ids, strict=True)]
-                found[name][rows] = _probabilities(its_members, heard_signals, labels)
-                progress.update(len(rows))
-    where = members[0].source if len(members) == 1 else f"{members[0].source} … ({len(members)} models)"
-    systems = {name: _system(where, part, values) for name, values in found.items()}
+    found = _predict(part, allowed, {RECORDED: None, **(distortions or {})}, seed)
+    name = members[0].source if len(members) == 1 else f"{members[0].source} … ({len(members)} models)"
+    systems = {key: _system(name, part, values) for key, values in found.items()}
+    notes = _notes(members, corpus, left_out, other)
     return Predicted(part, systems, notes, [one.model.checksum for one in members])
+
+
+def _predict(
+    part: Reference, allowed: Mapping[str, list[Member]], distortions: Mapping[str, Distortion | None], seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return the probabilities [N, C] with each distortion; each recording is read once."""
+    table = part.table
+    found = {name: np.zeros((len(table), len(part.labels))) for name in distortions}
+    with tqdm(total=len(table) * len(found), unit="utterance", desc=part.name) as progress:
+        for rows, members in _groups(table, allowed):
+            normalizer = members[0].model.audio_normalizer
+            signals = {table["id"].iloc[i]: convert_file(table["path"].iloc[i], normalizer) for i in rows}
+            for name, distort in distortions.items():
+                taken = [_distorted(signal, one, distort, seed) for one, signal in signals.items()]
+                found[name][rows] = _probabilities(members, taken, part.labels)
+                progress.update(len(rows))
+    return found
 
 
 def _common_labels(members: Sequence[Member], corpus: Reference) -> tuple[str, ...]:
@@ -225,16 +231,16 @@ def _common_labels(members: Sequence[Member], corpus: Reference) -> tuple[str, .
     return common
 
 
-def _notes(members: Sequence[Member], corpus: Reference, heard: pd.Series[bool], other: pd.Series[bool]) -> list[str]:
+def _notes(members: Sequence[Member], corpus: Reference, known: pd.Series[bool], other: pd.Series[bool]) -> list[str]:
     notes = []
-    if heard.any():
-        speakers = corpus.table["speaker"][heard].nunique()
+    if known.any():
+        count = corpus.table["speaker"][known].nunique()
         notes.append(
-            f"{int(heard.sum())} utterances of {speakers} speakers that were trained or validated on are left out."
+            f"{int(known.sum())} utterances of {count} speaker(s) that were trained or validated on are left out."
         )
     if other.any():
         names = ", ".join(dict.fromkeys(corpus.table["emotion"][other]))
-        notes.append(f"{int(other.sum())} utterances are left out: there is no emotion {names} in the model.")
+        notes.append(f"{int(other.sum())} utterances of emotions that the model does not have are left out: {names}.")
     if unsaid := [one.source for one in members if not tells_speakers(one.lineage, corpus.name)]:
         notes.append(f"{named(unsaid)} does not record all training speakers: it may know speakers of {corpus.name}.")
     if any(normalizes_by_speaker(one.model) for one in members):
@@ -246,8 +252,8 @@ def _groups(
     table: pd.DataFrame, allowed: Mapping[str, list[Member]]
 ) -> Iterator[tuple[NDArray[np.intp], list[Member]]]:
     """Yield rows of one speaker and the models that predict them."""
-    for speaker, rows in table.groupby("speaker", sort=False).indices.items():
-        members = allowed[str(speaker)]
+    for speaker, members in allowed.items():
+        rows = np.flatnonzero(table["speaker"] == speaker)
         size = len(rows) if any(normalizes_by_speaker(one.model) for one in members) else TOGETHER
         for start in range(0, len(rows), size):
             yield rows[start : start + size], members
@@ -256,9 +262,8 @@ def _groups(
 def _distorted(signal: Tensor, name: str, distort: Distortion | None, seed: int) -> Tensor:
     if distort is None:
         return signal
-    return torch.from_numpy(
-        distort(signal.numpy(), SAMPLE_RATE, np.random.default_rng([seed, zlib.crc32(name.encode())]))
-    )
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return torch.from_numpy(distort(signal.numpy(), SAMPLE_RATE, generator))
 
 
 @torch.no_grad()
@@ -286,8 +291,8 @@ def _embed(model: PlainModel, speech: Sequence[Tensor]) -> Tensor:
 
 
 def _system(name: str, part: Reference, values: NDArray[np.float64]) -> System:
-    strange = ~np.isfinite(values).all(axis=1)
-    if strange.any():
-        raise InputError(f"{part.table['path'][strange].iloc[0]}: {NOT_FINITE}")
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{part.table['path'].iloc[int(finite.argmin())]}: {NOT_FINITE}")
     predicted = [part.labels[i] for i in values.argmax(axis=1)]
     return System(name, part.table.drop(columns="path").assign(predicted=predicted), values)

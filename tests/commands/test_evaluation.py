@@ -112,7 +112,7 @@ def test_a_model_predicts_a_table_itself_under_stress(tmp_path, write_model, cap
     main([*words, "--stress", "--json", str(model / "stress.json"), "--html", str(tmp_path / "page.html")])
     head, left_out, *_ = (printed := capsys.readouterr().out).splitlines()
     assert head == f"{model} on table: 6 utterances of 3 actors"
-    assert left_out == "2 utterances of 1 speakers that were trained or validated on are left out."
+    assert left_out == "2 utterances of 1 speaker(s) that were trained or validated on are left out."
     found = json.loads((model / "stress.json").read_text())
     names = [row["distortion"] for row in found["stress"]]
     assert names[0] == "as recorded" and len(set(names)) == 17 and all(name in printed for name in names)

@@ -57,7 +57,7 @@ def by_hand(model, table, labels=LABELS):
 def test_each_predicts_only_speakers_that_it_was_not_trained_on(corpus, models):
     found = predict_corpus(models, corpus)
     assert found.reference.table["speaker"].unique().tolist() == ["s2", "s3"]
-    assert found.notes == ["6 utterances of 1 speakers that were trained or validated on are left out."]
+    assert found.notes == ["6 utterances of 1 speaker(s) that were trained or validated on are left out."]
     for speaker, model in (("s3", models[0]), ("s2", models[1])):
         rows = found.reference.table["speaker"] == speaker
         expected = by_hand(model, found.reference.table[rows])
@@ -110,7 +110,7 @@ def test_emotions_are_those_that_both_have(corpus, tmp_path, write_model):
     model = trained_on(write_model(tmp_path / "m", "s1", labels=["calm", "sad", "happy"]), "other-s1")
     found = predict_corpus([model], corpus)
     assert found.reference.labels == ("happy", "sad") and set(found.reference.table["emotion"]) == {"happy", "sad"}
-    assert found.notes == ["6 utterances are left out: there is no emotion neutral in the model."]
+    assert found.notes == ["6 utterances of emotions that the model does not have are left out: neutral."]
     # Renormalised by hand.
     scores = by_hand(model, found.reference.table, ["calm", "sad", "happy"])
     for row, (_, sad, happy) in zip(found.systems[RECORDED].probabilities, scores, strict=True):
