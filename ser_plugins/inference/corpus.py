@@ -25,7 +25,7 @@ from ser_plugins.corpora.folds import valid_block
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.distortions import Distortion
 from ser_plugins.evaluation.files import named, read_table
-from ser_plugins.evaluation.protocol import GROUPS, Reference, reference
+from ser_plugins.evaluation.protocol import GROUPS, N_FOLDS, UTTERANCES, Reference, reference
 from ser_plugins.evaluation.system import System
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
 from ser_plugins.inference.speaker import measure_speaker, normalizes_by_speaker
@@ -66,7 +66,10 @@ class Member:
         known = heard_speakers(self.lineage, corpus.name, table["speaker"].unique())
         last = self.lineage[-1] if self.lineage else None
         if last and last.fold and corpus.name in last.corpus.split("+") and "block" in table:
-            known |= set(table["speaker"][table["block"] == valid_block(last.fold, int(table["block"].max()))])
+            n_folds = (
+                N_FOLDS if corpus.name in UTTERANCES else int(table["block"].max())
+            )  # a corpus may be there in part
+            known |= set(table["speaker"][table["block"] == valid_block(last.fold, n_folds)])
         return known
 
 

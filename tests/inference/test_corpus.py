@@ -92,6 +92,9 @@ def test_the_validation_block_of_its_fold_is_left_out(corpus, models):
     blocks = Reference("table", corpus.labels, corpus.table.assign(block=corpus.table["speaker"].str[1].astype(int)))
     trained_on(models[0], "table-s1", fold=2)  # validates on block 3
     assert predict_corpus(models[:1], blocks).reference.table["speaker"].unique().tolist() == ["s2"]
+    part = corpus.table.assign(block=corpus.table["speaker"].map({"s1": 1, "s2": 2, "s3": 2}))
+    trained_on(models[0], "ravdess-s9", fold=2, corpus="ravdess")  # validates on block 3, of which nobody is here
+    assert len(predict_corpus(models[:1], Reference("ravdess", corpus.labels, part)).reference.table) == 18
     trained_on(models[0], "table-s1", fold=2, corpus="elsewhere")
     assert predict_corpus(models[:1], blocks).reference.table["speaker"].nunique() == 2
 
