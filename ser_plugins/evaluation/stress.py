@@ -34,7 +34,8 @@ def measure_stress(systems: Mapping[str, System], reference: Reference) -> list[
     list of dict
         Of each: ``distortion``; ``accuracy`` and ``uar``; ``changed``, the share of predictions that differ from the
         first ones; and, with a column ``sex`` of female and male, ``difference``, the UAR of women minus that of men.
-        All have intervals over actors, see `ser_plugins.evaluation.evaluate.evaluate`.
+        All have intervals over actors, as in `ser_plugins.evaluation.evaluate.evaluate`. A difference with a single
+        woman or man has none.
     """
     before = encode(next(iter(systems.values())).table["predicted"], list(reference.labels))
     return [{"distortion": name, **_measure(one, before, reference)} for name, one in systems.items()]
@@ -55,5 +56,5 @@ def _measure(system: System, before: NDArray[np.intp], reference: Reference) -> 
         women, men = (counts * (sexes == sex)[:, None, None] for sex in SEXES)
         value = rates(women.sum(0))["uar"] - rates(men.sum(0))["uar"]
         draws = rates(resample(women))["uar"] - rates(resample(men))["uar"]
-        measured["difference"] = interval(value, draws, len(sums))
+        measured["difference"] = interval(value, draws, min(int((sexes == sex).sum()) for sex in SEXES))
     return measured

@@ -66,9 +66,8 @@ class Member:
         known = heard_speakers(self.lineage, corpus.name, table["speaker"].unique())
         last = self.lineage[-1] if self.lineage else None
         if last and last.fold and corpus.name in last.corpus.split("+") and "block" in table:
-            n_folds = (
-                N_FOLDS if corpus.name in UTTERANCES else int(table["block"].max())
-            )  # a corpus may be there in part
+            # Of RAVDESS and CREMA-D, not all blocks may be there.
+            n_folds = N_FOLDS if corpus.name in UTTERANCES else int(table["block"].max())
             known |= set(table["speaker"][table["block"] == valid_block(last.fold, n_folds)])
         return known
 

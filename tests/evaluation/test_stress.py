@@ -54,6 +54,9 @@ def test_it_measures_what_loops_do(own, systems):
 def test_without_sexes_there_is_no_difference(own, systems):
     bare = {name: System("a", one.table.drop(columns="sex"), None) for name, one in systems.items()}
     assert all("difference" not in row for row in measure_stress(bare, own))
+    one_woman = own.table["speaker"].map(lambda name: "female" if name == "a3" else "male")
+    few = {name: System("a", one.table.assign(sex=one_woman), None) for name, one in systems.items()}
+    assert all(row["difference"]["low"] is None and row["uar"]["low"] for row in measure_stress(few, own))
     alone = {name: System("a", one.table.assign(sex="male"), None) for name, one in systems.items()}
     assert all("difference" not in row for row in measure_stress(alone, own))
 
