@@ -99,7 +99,7 @@ def test_the_page_has_the_means_of_the_folds(results):
 def test_the_page_has_differences_and_ensembles_on_shared_folds(results, monkeypatch):
     write_folds(results, "S2", ((1, 4), (2, 4), (3, 0)))
     monkeypatch.setattr(summary, "ENSEMBLES", [("S1", "S2"), ("S1", "S9")])
-    page = results_page(read_experiments(results), measured(read_experiments(results), results))
+    page = results_page(read_experiments(results), measured(read_experiments(results), results), results)
     [row] = [line for line in page.splitlines() if "S2 − S1" in line]
     assert row.startswith("| RAVDESS | S2 − S1 | 2 | 37.5 | 12.5–50.0 |")  # three of four actors gain half
     # Both have the same probabilities, so the mean is theirs: the largest is the ensemble's answer.
