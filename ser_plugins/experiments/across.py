@@ -51,6 +51,8 @@ def predict_across(experiments: Sequence[Experiment], folders: Mapping[str, Path
         If an experiment or a corpus is incomplete.
     """
     for one in experiments:
+        if one.overlaps:
+            raise InputError(f"{one.folder} is divided by utterance; give experiments with folds of disjoint speakers")
         if one.corpus not in folders or len(one.runs) < N_FOLDS:
             raise InputError(
                 f"{one.folder} has {len(one.runs)} folds of {one.corpus}; give experiments with {N_FOLDS} folds of "

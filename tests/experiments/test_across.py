@@ -107,6 +107,10 @@ def test_parts_are_refused(results, asked, tmp_path, monkeypatch):
     monkeypatch.setattr(across, "find_corpus", lambda name, folder: (reference(name), ["3 of 7442 have no file."]))
     with pytest.raises(InputError, match="3 of 7442 have no file; give the whole corpus"):
         across.predict_across(experiments, folders, results)
+    for file in results.rglob("metrics.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "split": "utterance"}))
+    with pytest.raises(InputError, match="is divided by utterance; give experiments with folds of disjoint speakers"):
+        across.predict_across(read_experiments(results), folders, results)
     part = pd.DataFrame({"id": ["1001_DFA_ANG_XX"], "predicted": ["angry"]})
     with pytest.raises(InputError, match="cremad: 7441 utterances have no prediction; run across again"):
         across.uar(part, "cremad")

@@ -114,7 +114,7 @@ def test_a_division_by_utterance_stands_apart(results, tmp_path):
     for file in results.glob("S1-utterance/**/metrics.json"):
         file.write_text(file.read_text().replace('"seed": 1', '"seed": 1, "split": "utterance"'))
     frame = measured(read_experiments(results), results)
-    page = results_page(read_experiments(results), frame)
+    page = results_page(read_experiments(results), frame, results)
     above, below = page.split("## RAVDESS, divided by utterance")
     assert "| S1-utterance: " not in above and "| S1-utterance: " in below and "A control, not a result" in below
     assert "utterance" not in readme_table(frame)
