@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,26 +57,10 @@ def convert_whisper(path: Path, folder: Path) -> None:
         raise InputError(f"cannot read {path} ({error.strerror}); {REMEDY}") from error
     except (KeyError, ValueError, struct.error) as error:
         raise InputError(f"{path} is no Whisper of CTranslate2 ({error}); {REMEDY}") from error
-    size, bins, _ = weights["conv1.weight"].shape
-    config = transformers.WhisperConfig(
-        d_model=size,
-        num_mel_bins=bins,
-        encoder_layers=layers,
-        encoder_attention_heads=heads,
-        encoder_ffn_dim=len(weights["layers.0.fc1.weight"]),
-        max_source_positions=len(weights["embed_positions.weight"]),
-        # The encoder is what is converted: the decoder is the smallest one.
-        decoder_layers=0,
-        decoder_ffn_dim=1,
-        decoder_attention_heads=heads,
-        max_target_positions=1,
-        vocab_size=1,
-        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
-    )
-    network = transformers.WhisperModel(config)
+    network = transformers.WhisperModel(_configuration(weights, layers, heads))
     network.get_encoder().load_state_dict(weights)
     network.half().save_pretrained(folder)
-    transformers.WhisperFeatureExtractor(feature_size=bins).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=network.config.num_mel_bins).save_pretrained(folder)
     about = {
         "source": "https://github.com/openai/whisper, in the format of CTranslate2, by the name of the file",
         "authors": "A. Radford, J. W. Kim, T. Xu, G. Brockman, C. McLeavey, I. Sutskever (ICML 2023)",
@@ -150,6 +135,25 @@ def encoder_weights(arrays: Arrays) -> tuple[dict[str, Tensor], int]:
     if any(array.dtype not in (np.float16, np.float32) for array in weights.values()):
         raise ValueError("its weights are quantised")
     return {name: torch.tensor(array, dtype=torch.float32) for name, array in weights.items()}, layers
+
+
+def _configuration(weights: Mapping[str, Tensor], layers: int, heads: int) -> Any:
+    """Configure the encoder by the shapes of its weights; the smallest decoder stands in the place of its own."""
+    size, bins, _ = weights["conv1.weight"].shape
+    return library().WhisperConfig(
+        d_model=size,
+        num_mel_bins=bins,
+        encoder_layers=layers,
+        encoder_attention_heads=heads,
+        encoder_ffn_dim=len(weights["layers.0.fc1.weight"]),
+        max_source_positions=len(weights["embed_positions.weight"]),
+        decoder_layers=0,
+        decoder_ffn_dim=1,
+        decoder_attention_heads=heads,
+        max_target_positions=1,
+        vocab_size=1,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
+    )
 
 
 def _linear(ours: str, theirs: str, arrays: Arrays) -> Arrays:
