@@ -69,6 +69,6 @@ def test_weights_of_another_run_are_taken_over(train, own, tmp_path):
 
 
 def test_a_source_that_is_none_is_told_before_any_work(train, own, tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path} gives no self-supervised network"):
+    with pytest.raises(InputError, match=f"{tmp_path} gives no pre-trained network"):
         train("ssl", tmp_path / "out", **{**own, "ssl_source": tmp_path})
     assert not (tmp_path / "out").exists()

@@ -26,7 +26,7 @@ def parts(corpus):
 
 
 def evaluate(corpus, parts, embeddings, folder):
-    tree = {"strategy": "S5", "fold": 1, "seed": 1, "speaker_normalization": "none"}
+    tree = {"strategy": "S5", "fold": 1, "seed": 1, "split": "speaker", "speaker_normalization": "none"}
     return evaluate_fold(tree, corpus, parts, SVMClassifier(2), embeddings, {"valid_accuracy": 0.25}, folder)
 
 
@@ -57,7 +57,7 @@ def test_a_softmax_is_calibrated_on_the_validation_part(corpus, parts, tmp_path)
     with torch.no_grad():
         classifier.linear.weight.copy_(20 * torch.eye(2))
         classifier.linear.bias.zero_()
-    tree = {"strategy": "S1", "fold": 1, "seed": 1, "speaker_normalization": "none"}
+    tree = {"strategy": "S1", "fold": 1, "seed": 1, "split": "speaker", "speaker_normalization": "none"}
     metrics = evaluate_fold(tree, corpus, parts, classifier, heard, {}, tmp_path)
     # Two of three are right, which is the probability of logits that differ by ln 2.
     assert metrics["ece_uncalibrated"] == pytest.approx(1 / 3, abs=1e-3) and metrics["ece"] == pytest.approx(
