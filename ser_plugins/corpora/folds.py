@@ -144,7 +144,7 @@ def folds_table(corpus: Corpus, n_folds: int = 10, split: str = "speaker") -> by
 
 
 def write_folds(corpus: Corpus, path: Path, n_folds: int = 10, split: str = "speaker") -> str:
-    """Write `folds_table`, and the file's SHA-256 beside it; return that."""
+    """Write `folds_table`, and its SHA-256 in a second file; return the SHA-256."""
     content = folds_table(corpus, n_folds, split)
     checksum = hashlib.sha256(content).hexdigest()
     atomic_write(path, content)

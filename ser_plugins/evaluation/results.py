@@ -62,6 +62,11 @@ class Run:
         old = "features" if self.metrics.get("told_speakers") else "none"  # the key of earlier versions
         return bool(self.metrics.get("speaker_normalization", old) != "none")
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether utterances were divided at random: the training part has utterances of the test speakers."""
+        return bool(self.metrics.get("split", "speaker") != "speaker")
+
     def scores(self) -> pd.DataFrame:
         """Read ``predictions.csv``: test utterances, true and predicted emotions, log-probability of each class."""
         file = next(iter(self.folder.glob("predictions.csv*")), self.folder / "predictions.csv")  # a record's has .gz

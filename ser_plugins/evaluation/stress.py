@@ -1,4 +1,4 @@
-"""What is left of a system's accuracy when its recordings are distorted."""
+"""Measures of a system on distorted recordings."""
 
 from __future__ import annotations
 

@@ -44,6 +44,13 @@ def average(runs: Sequence[Run]) -> pd.DataFrame:
     return first[["id", "speaker", "emotion"]].assign(predicted=[labels[i] for i in found])
 
 
+def shared_runs(experiments: Sequence[Experiment]) -> list[list[Run]]:
+    """Return the runs of each experiment on the folds that all of them have, in the order of the folds."""
+    by_fold = [{run.fold: run for run in one.runs} for one in experiments]
+    folds = sorted(set.intersection(*map(set, by_fold)))
+    return [[runs[fold] for fold in folds] for runs in by_fold]
+
+
 def ensemble_table(experiments: Sequence[Experiment]) -> Table:
     """Tabulate the ensemble and each of its members on the folds that all of them have.
 
@@ -52,29 +59,31 @@ def ensemble_table(experiments: Sequence[Experiment]) -> Table:
     InputError
         If there is no such fold.
     """
-    by_fold = [{run.fold: run for run in one.runs} for one in experiments]
-    folds = sorted(set.intersection(*map(set, by_fold)))
-    if not folds:
+    members = shared_runs(experiments)
+    if not members[0]:
         raise InputError("no fold is finished in all of the experiments; give experiments that share one")
-    members = [[runs[fold] for fold in folds] for runs in by_fold]
     rows = [
         _row(f"{one.strategy}, seed {one.seed}", [run.predictions() for run in runs], one)
         for one, runs in zip(experiments, members, strict=True)
     ]
     together = [average(runs) for runs in zip(*members, strict=True)]
     rows.append(_row("all of them", together, experiments[0]))
-    title = f"Ensemble: {experiments[0].corpus_title}, folds {', '.join(map(str, folds))}"
+    title = f"Ensemble: {experiments[0].corpus_title}, folds {', '.join(str(run.fold) for run in members[0])}"
     normalised = dict.fromkeys(one.strategy for one in experiments if one.normalizes_by_speaker)
     note = f"{NOTE} {', '.join(normalised)}: {SPEAKER_NOTE}." if normalised else NOTE
     return Table(title, ["", *SPREAD, "95 % interval", "UAR", "macro F1"], rows, note)
 
 
-def _row(name: str, frames: Sequence[pd.DataFrame], experiment: Experiment) -> list[Cell]:
-    labels = experiment.runs[0].metrics["labels"]
+def measure_folds(frames: Sequence[pd.DataFrame], labels: Sequence[str]) -> dict[str, float]:
+    """Measure predictions of several folds: mean and deviation, ``low`` and ``high`` of accuracy; UAR and macro F1."""
     measured = pd.DataFrame([measure(frame, labels) for frame in frames])
-    spread = [number(measured["accuracy"].agg(one), 100) for one in SPREAD]
-    interval = "–".join(number(end, 100) for end in accuracy_interval(frames))
-    return [
-        Cell(text)
-        for text in (name, *spread, interval, *(number(measured[m].mean(), 100) for m in ("uar", "macro_f1")))
-    ]
+    low, high = accuracy_interval(frames)
+    spread = {one: float(measured["accuracy"].agg(one)) for one in SPREAD}
+    return {**spread, "low": low, "high": high, **{name: float(measured[name].mean()) for name in ("uar", "macro_f1")}}
+
+
+def _row(name: str, frames: Sequence[pd.DataFrame], experiment: Experiment) -> list[Cell]:
+    found = measure_folds(frames, experiment.runs[0].metrics["labels"])
+    interval = f"{number(found['low'], 100)}–{number(found['high'], 100)}"
+    rest = (number(found[one], 100) for one in ("uar", "macro_f1"))
+    return [Cell(text) for text in (name, *(number(found[one], 100) for one in SPREAD), interval, *rest)]

@@ -62,8 +62,8 @@ class Experiment:
 
     @property
     def overlaps(self) -> bool:
-        """Whether utterances were divided at random, so that test speakers are in the training part, too."""
-        return bool(self.runs[0].metrics.get("split", "speaker") != "speaker")
+        """Whether test speakers are in the training part; see `Run.overlaps`."""
+        return self.runs[0].overlaps
 
     def corpora(self) -> list[Experiment]:
         """Return the experiment restricted to each of several merged corpora; nothing for a single corpus."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
 from ser_plugins.configuration import HPARAMS
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.intervals import accuracy_interval, difference_interval
-from ser_plugins.evaluation.measures import measure as measure_predictions
+from ser_plugins.evaluation.intervals import difference_interval
 from ser_plugins.evaluation.results import Run
 from ser_plugins.experiments import across
-from ser_plugins.experiments.ensemble import average
+from ser_plugins.experiments.ensemble import average, measure_folds, shared_runs
 from ser_plugins.experiments.layout import ABSENT, Cell, Table, number
 from ser_plugins.experiments.published import measure
 from ser_plugins.experiments.runs import Experiment, read_experiments
@@ -28,7 +28,7 @@ STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
-# Steps of the paper, then what stands beside them: first minus second.
+# Steps of the paper, then comparisons with later strategies: first minus second.
 PAIRS = [
     ("S2", "S1"),
     ("S3", "S1"),
@@ -66,8 +66,8 @@ NORMALISED = (
 )
 
 CONTROL = (
-    "A control, not a result: utterances are divided at random, so the test speakers are in the training part, too. "
-    "The figures are not of unheard speakers, and are comparable with nothing above."
+    "A control, not a result: utterances are divided at random, so the training part has utterances of the test "
+    "speakers. The figures are not of unheard speakers, and are comparable with nothing above."
 )
 GROUPS = ["overlaps", "speaker_normalization"]
 HEADINGS = {
@@ -113,8 +113,9 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
 
 
 def readme_table(frame: pd.DataFrame) -> str:
-    """Write the table of the README: a row a system with ten folds, and the paper's numbers."""
+    """Write the table of the README: strategies and probes with ten folds, and the paper's numbers."""
     whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool)]
+    whole = whole[~whole["strategy"].isin([*COMPETITORS, *OTHERS])]
     rows = []
     for (normalised, strategy), part in whole.groupby(["speaker_normalization", "strategy"]):
         cells = [f"{'*speaker-normalised:* ' * bool(normalised)}{about(str(strategy))}"]
@@ -168,24 +169,18 @@ def _row(row: pd.Series) -> list[str]:
 def _together(experiments: Sequence[Experiment], names: Sequence[str], corpus: str) -> list[list[Run]]:
     """Runs of several strategies on the folds that all of them have; the first seed of each."""
     found = {one.strategy: one for one in reversed(experiments) if one.corpus == corpus}
-    if not set(names) <= set(found):
-        return []
-    runs = [{run.fold: run for run in found[name].runs} for name in names]
-    shared = sorted(set.intersection(*map(set, runs)))
-    return [[by_fold[fold] for fold in shared] for by_fold in runs] if shared else []
+    runs = shared_runs([found[name] for name in names]) if set(names) <= set(found) else [[]]
+    return runs if runs[0] else []
 
 
 def _differences(experiments: Sequence[Experiment]) -> str:
     rows = []
-    for corpus, title in CORPORA.items():
-        for first, second in PAIRS:
-            if runs := _together(experiments, (first, second), corpus):
-                frames = [[run.predictions() for run in one] for one in runs]
-                means = [sum(float(run.metrics["accuracy"]) for run in one) / len(one) for one in runs]
-                ends = "–".join(number(end, 100, digits=1) for end in difference_interval(*frames))
-                rows.append(
-                    [title, f"{first} − {second}", str(len(runs[0])), number(means[0] - means[1], 100, digits=1), ends]
-                )
+    for (corpus, title), (first, second) in product(CORPORA.items(), PAIRS):
+        if runs := _together(experiments, (first, second), corpus):
+            frames = [[run.predictions() for run in one] for one in runs]
+            means = [sum(float(run.metrics["accuracy"]) for run in one) / len(one) for one in runs]
+            ends = "–".join(map(_share, difference_interval(*frames)))
+            rows.append([title, f"{first} − {second}", str(len(runs[0])), _share(means[0] - means[1]), ends])
     note = "Percentage points, on the folds that both have; the interval resamples the actors of both together."
     columns = ["corpus", "pair", "folds", "difference", "95 % interval"]
     return _table("Differences", columns, rows, note) if rows else ""
@@ -193,15 +188,12 @@ def _differences(experiments: Sequence[Experiment]) -> str:
 
 def _ensembles(experiments: Sequence[Experiment]) -> str:
     rows = []
-    for corpus, title in CORPORA.items():
-        for names in ENSEMBLES:
-            if runs := _together(experiments, names, corpus):
-                frames = [average(one) for one in zip(*runs, strict=True)]
-                labels = runs[0][0].metrics["labels"]
-                found = pd.DataFrame([measure_predictions(frame, labels) for frame in frames])
-                ends = "–".join(number(end, 100, digits=1) for end in accuracy_interval(frames))
-                values = [number(found[name].mean(), 100, digits=1) for name in ("accuracy", "uar")]
-                rows.append([title, " + ".join(names), str(len(frames)), values[0], ends, values[1]])
+    for (corpus, title), names in product(CORPORA.items(), ENSEMBLES):
+        if runs := _together(experiments, names, corpus):
+            frames = [average(one) for one in zip(*runs, strict=True)]
+            found = measure_folds(frames, runs[0][0].metrics["labels"])
+            ends = f"{_share(found['low'])}–{_share(found['high'])}"
+            rows.append([title, " + ".join(names), str(len(frames)), _share(found["mean"]), ends, _share(found["uar"])])
     note = "The mean of the members' probabilities. An ensemble costs as much as its members together."
     columns = ["corpus", "members", "folds", "accuracy", "95 % interval", "UAR"]
     return _table("Ensembles", columns, rows, note) if rows else ""
@@ -242,6 +234,10 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], no
 
 def _interval(row: pd.Series) -> str:
     return f"{_number(row['mean'])} [{_number(row['low'])}, {_number(row['high'])}]"
+
+
+def _share(value: float) -> str:
+    return number(value, 100, digits=1)
 
 
 def _number(value: float) -> str:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError 
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.results import METRICS
+from ser_plugins.evaluation.results import METRICS, Run, read_metrics
 from ser_plugins.hub.card import FIGURE, model_card
 from ser_plugins.model_folder.checks import FILES, check_model_folder
 from ser_plugins.model_folder.embedding_map import MAP
@@ -64,9 +64,9 @@ def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict
 
 
 def check_split(folder: Path) -> None:
-    """Raise an `InputError` where the test speakers of a model were in its training part, too."""
-    metrics = folder.resolve().parent / METRICS
-    if metrics.is_file() and json.loads(metrics.read_text(encoding="utf-8")).get("split") == "utterance":
+    """Raise an `InputError` if the training part of a model has utterances of its test speakers."""
+    run = folder.resolve().parent
+    if (run / METRICS).is_file() and Run(run, read_metrics(run)).overlaps:
         raise InputError(
             f"{folder} was trained with --split utterance, so its figures are not of unheard speakers; publish a model "
             "of --split speaker"
