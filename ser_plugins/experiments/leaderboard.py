@@ -16,7 +16,7 @@ from ser_plugins.evaluation.results import finished_folds
 from ser_plugins.evaluation.system import read_system
 from ser_plugins.experiments.layout import ABSENT, Cell, Table
 from ser_plugins.experiments.runs import read_experiments
-from ser_plugins.experiments.summary import CORPORA, about
+from ser_plugins.experiments.summary import CORPORA
 from ser_plugins.files import atomic_write
 
 CARD = "card.yaml"
@@ -34,7 +34,8 @@ over all utterances, with 95 % bootstrap intervals over actors. Systems are in t
 Speaker-normalised systems use all unlabelled utterances of a test speaker. The others see one utterance at a time.
 
 `python recipes/experiments.py leaderboard` writes this page from the predictions in `results_records/`; a record is a
-folder there. [How to submit](evaluation.md#submit-to-the-leaderboard) a system.
+folder there. [Results](results.md#systems) says what each system of this project is.
+[How to submit](evaluation.md#submit-to-the-leaderboard) a system.
 """
 NONE = "No system yet."
 
@@ -70,7 +71,7 @@ def own_cards(records: Path) -> dict[Path, Card]:
     whole = [one for one in found if len(one.runs) == N_FOLDS]
     return {
         one.folder: {
-            **{"system": about(one.strategy), "corpus": one.corpus, "speaker_normalised": one.normalizes_by_speaker},
+            **{"system": one.strategy, "corpus": one.corpus, "speaker_normalised": one.normalizes_by_speaker},
             "pretraining": str(one.runs[0].metrics["pretrained_encoder"] or "none").replace("fold1", "fold{fold}"),
         }
         for one in whole

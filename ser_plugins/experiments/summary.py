@@ -98,7 +98,7 @@ def measured(experiments: Sequence[Experiment], records: Path) -> pd.DataFrame:
 
 def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records: Path) -> str:
     """Write the page of all results, in Markdown; ``frame`` is `measured`."""
-    parts = [PROTOCOL]
+    parts = [PROTOCOL, systems(experiments)]
     for corpus, title in CORPORA.items():
         for (overlaps, normalised), part in frame[frame["corpus"] == corpus].groupby(GROUPS):
             ending, note = HEADINGS[bool(overlaps), bool(normalised)]
@@ -110,6 +110,12 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
     cells = [[*map(str, name), *map(_number, row)] for name, row in zip(folds.index, folds.to_numpy(), strict=True)]
     parts.append(_table("Accuracy of each fold", [*map(str, folds.index.names), *map(str, folds.columns)], cells))
     return "\n".join([*filter(None, parts), _repeat(experiments), _missing(experiments)])
+
+
+def systems(experiments: Iterable[Experiment]) -> str:
+    """List what each system is, in Markdown."""
+    lines = [f"- {about(name)}" for name in sorted({one.strategy for one in experiments})]
+    return "\n".join(["## Systems", "", *lines, ""])
 
 
 def readme_table(frame: pd.DataFrame) -> str:
@@ -163,7 +169,7 @@ def _row(row: pd.Series) -> list[str]:
     values = [_number(row[name]) for name in ("mean", "std")]
     ends = f"{_number(row['low'])}–{_number(row['high'])}"
     rest = [_number(row[name]) for name in ("uar", "macro_f1", "paper_mean")]
-    return [about(row["strategy"]), str(row["seed"]), str(row["n_folds"]), *values, ends, *rest]
+    return [row["strategy"], str(row["seed"]), str(row["n_folds"]), *values, ends, *rest]
 
 
 def _together(experiments: Sequence[Experiment], names: Sequence[str], corpus: str) -> list[list[Run]]:
@@ -201,8 +207,7 @@ def _ensembles(experiments: Sequence[Experiment]) -> str:
 
 def _across(one: Experiment, records: Path) -> list[str]:
     cells = across.across_cells(one, records)
-    kind = "*speaker-normalised:* " * one.normalizes_by_speaker
-    return [f"{kind}{about(one.strategy)}", str(one.seed), CORPORA[one.corpus], *cells] if cells else []
+    return [one.strategy, str(one.seed), CORPORA[one.corpus], *cells] if cells else []
 
 
 def _repeat(experiments: Sequence[Experiment]) -> str:
