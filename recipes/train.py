@@ -72,7 +72,7 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path, progress
         **({"valid_accuracy": best["accuracy"]} if "accuracy" in best else {}),
         **run_facts(hparams, best),
     }
-    embeddings = embed_parts(brain, parts, corpus.labels)
+    embeddings = embed_parts(brain, parts, corpus.labels, hparams["fit_passes"])
     thaw(brain.modules, replaced)
     run_on_main(finish_fold, [tree, corpus, parts, brain.modules, embeddings, facts, lineage, folder])
 

@@ -35,7 +35,7 @@ class Augmentation:
         batch : PaddedBatch
             ``signal``, and ``speaker_features`` where features are speaker-normalised.
         augment : bool
-            True in training.
+            True in training. Mixup is apart: it belongs to a loss.
         """
         wavs, lengths = batch.signal
         statistics = (batch.speaker_features.data,) if hasattr(batch, "speaker_features") else ()
@@ -45,7 +45,7 @@ class Augmentation:
         feats = modules.mean_var_norm(modules.compute_features(wavs), lengths, *statistics)
         if augment and self.feat_augment is not None:
             feats, lengths = self.feat_augment(feats, lengths)
-        return self.mixup(feats) if augment else feats, lengths
+        return feats, lengths
 
     def repeat(self, values: Tensor) -> Tensor:
         """Repeat ``values`` [B] of the utterances for the copies that the augmenters add."""

@@ -73,11 +73,12 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         self.train_set: Any = ()
         self.epoch_counter: Any = None
 
-    def compute_forward(self, batch: Any, stage: sb.Stage) -> Tensor:
-        """Embed the utterances of a batch, [B, 1, E]; in training, augmented."""
+    def compute_forward(self, batch: Any, stage: sb.Stage, augment: bool = False) -> Tensor:
+        """Embed the utterances of a batch, [B, 1, E]; in training or with ``augment``, augmented."""
         batch = batch.to(self.device)
         train = stage == sb.Stage.TRAIN
-        feats, lengths = self.augmentation.features(self.modules, batch, augment=train)
+        feats, lengths = self.augmentation.features(self.modules, batch, augment=train or augment)
+        feats = self.augmentation.mixup(feats) if train else feats
         if train and self.hparams.cuda_graphs is not None and self.grad_accumulation_factor == 1:
             embeddings = self.hparams.cuda_graphs(self.modules.embedding_model, feats, lengths)
         else:
@@ -123,16 +124,17 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         return self.center(torch.cat(embeddings), [name for names in speakers for name in names]), torch.cat(labels)
 
     @torch.no_grad()
-    def embed(self, batches: Iterable[Any]) -> tuple[list[str], Tensor]:
-        """Embed whole utterances in evaluation mode; return their ids and embeddings [N, 1, E]."""
+    def embed(self, batches: Iterable[Any], augment: bool = False) -> tuple[list[str], Tensor]:
+        """Embed utterances in evaluation mode, augmented or not; return their ids and embeddings [N, 1, E]."""
         self.modules.eval()
         ids: list[str] = []
         speakers: list[str] = []
         embeddings = []
         for batch in batches:
-            ids += batch.id
-            speakers += getattr(batch, "speaker", [])
-            embeddings.append(self.compute_forward(batch, sb.Stage.TEST).float())
+            copies = self.augmentation.repeat(torch.arange(len(batch.id))).tolist() if augment else range(len(batch.id))
+            ids += [batch.id[i] for i in copies]
+            speakers += [batch.speaker[i] for i in copies if hasattr(batch, "speaker")]
+            embeddings.append(self.compute_forward(batch, sb.Stage.TEST, augment).float())
         return ids, self.center(torch.cat(embeddings), speakers)
 
     def fit(self, epoch_counter: Any, train_set: Any, valid_set: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -175,9 +177,12 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             update_learning_rate(optimizer, self.rate * (factor if name == "backbone" else 1.0))
 
     def _seed_step(self) -> None:
+        self.seed(int(getattr(self.epoch_counter, "current", 0)) * 2**32 + self.step)
+
+    def seed(self, step: int) -> None:
+        """Seed all random generators for a step; those of epochs begin at 2^32."""
         if self.hparams.step_seeds is not None:
-            epoch = int(getattr(self.epoch_counter, "current", 0))
-            self.hparams.step_seeds(epoch * 2**32 + self.step, self.hparams.wav_augment)
+            self.hparams.step_seeds(step, self.hparams.wav_augment)
 
     def on_fit_batch_end(self, batch: Any, outputs: Tensor, loss: Tensor, should_step: bool) -> None:
         """Update the average after a step, and seed the next one."""

@@ -36,7 +36,7 @@ from ser_plugins.model_folder.lineage import (
 from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, inference_yaml, save_model_folder, self_contained
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, check_crop, make_loader, with_speaker_features
-from ser_plugins.training.evaluation import embed, predictions
+from ser_plugins.training.evaluation import embed, embed_augmented, predictions
 from ser_plugins.training.recipe import Recipe
 from ser_plugins.training.run import build, finish, has_checkpoint, is_finished, pretrained_source
 from ser_plugins.training.transfer import find_weights
@@ -140,21 +140,23 @@ def make_loaders(
 
 
 def fit_classifier(classifier: Any, embeddings: Mapping[str, Tensor], parts: Parts, labels: Sequence[str]) -> None:
-    """Fit an SVM on the embeddings of the training part; validation chooses its settings.
+    """Fit an SVM on embeddings of the training part; validation chooses its settings.
 
     Parameters
     ----------
     classifier : torch.nn.Module
         A classifier with ``fit``, as `ser_plugins.SVMClassifier`.
     embeddings : mapping
-        [N, 1, E] of "train" and "valid".
+        By `embed_parts`.
     parts : mapping
-        Tables of these parts.
+        Tables of the parts.
     labels : sequence of str
         Emotions, in the order of the classes.
     """
     targets = {name: _targets(parts[name], labels) for name in ("train", "valid")}
-    classifier.fit(embeddings["train"], targets["train"], embeddings["valid"], targets["valid"])
+    rows = embeddings.get("rows", torch.arange(len(parts["train"])))
+    known = embeddings.get("augmented", embeddings["train"])
+    classifier.fit(known, targets["train"][rows], embeddings["valid"], targets["valid"])
     logger.info("%s: %s", type(classifier).__name__, classifier.chosen)
 
 
@@ -188,9 +190,17 @@ def _targets(table: pd.DataFrame, labels: Sequence[str]) -> Tensor:
     return torch.from_numpy(pd.Index(list(labels)).get_indexer(pd.Index(table["emotion"])))
 
 
-def embed_parts(brain: EncoderBrain, parts: Parts, labels: Sequence[str]) -> dict[str, Tensor]:
-    """Embed the whole utterances of each part, [N, 1, E] in the order of its table."""
-    return {name: embed(brain, table, labels) for name, table in parts.items()}
+def embed_parts(brain: EncoderBrain, parts: Parts, labels: Sequence[str], fit_passes: int = 0) -> dict[str, Tensor]:
+    """Embed the whole utterances of each part, [N, 1, E] in the order of its table.
+
+    With ``fit_passes``, "augmented" has the embeddings that a classifier with ``fit`` learns from, and "rows" the
+    rows of the training part: see `embed_augmented`.
+    """
+    embeddings = {name: embed(brain, table, labels) for name, table in parts.items()}
+    if fit_passes and hasattr(brain.modules.classifier, "fit"):
+        found = embed_augmented(brain, parts["train"], labels, fit_passes)
+        embeddings["augmented"], embeddings["rows"] = found
+    return embeddings
 
 
 def evaluate_fold(

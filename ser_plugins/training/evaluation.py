@@ -26,6 +26,31 @@ def embed(brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], batc
     return torch.stack([found[str(name)] for name in table["id"]])
 
 
+def embed_augmented(
+    brain: EncoderBrain, table: pd.DataFrame, classes: Sequence[str], passes: int, batch_size: int = 32
+) -> tuple[Tensor, Tensor]:
+    """Embed the crops and augmented copies of utterances that training makes, several times, in evaluation mode.
+
+    Returns
+    -------
+    embeddings : torch.Tensor
+        [N, 1, E], on the CPU.
+    rows : torch.Tensor
+        The row of ``table`` that each is from, [N].
+    """
+    dataset = make_dataset(table, "emotion", classes, brain.hparams.crop_seconds)
+    loader = SaveableDataLoader(dataset, batch_size=batch_size, collate_fn=PaddedBatch)
+    row = {str(name): i for i, name in enumerate(table["id"])}
+    rows: list[int] = []
+    embeddings = []
+    for step in range(passes):
+        brain.seed(step)
+        ids, found = brain.embed(tqdm(loader, desc="embedding augmented", leave=False, disable=None), augment=True)
+        rows += [row[name] for name in ids]
+        embeddings.append(found.cpu())
+    return torch.cat(embeddings), torch.tensor(rows)
+
+
 def predictions(
     table: pd.DataFrame, scores: Tensor, classes: Sequence[str], corpora: Sequence[Corpus] = ()
 ) -> pd.DataFrame:

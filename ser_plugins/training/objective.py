@@ -116,3 +116,6 @@ def check_settings(hparams: Mapping[str, Any]) -> None:
         value = hparams.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise InputError(f"{name}: {value!r} is not allowed; give a number of at least 0")
+    passes = hparams.get("fit_passes", 0)
+    if isinstance(passes, bool) or not isinstance(passes, int) or passes < 0:
+        raise InputError(f"fit_passes: {passes!r} is not allowed; give a whole number of at least 0")

@@ -321,6 +321,7 @@ def test_a_mixed_spectrogram_is_trained_for_both_of_its_labels():
         ({"lr_schedule": "cosine"}, "lr_schedule: 'cosine' is no schedule; give !new:"),
         ({"backbone_lr_factor": -1}, "backbone_lr_factor: -1 is not allowed"),
         ({"frozen_epochs": "no"}, "frozen_epochs: 'no' is not allowed"),
+        ({"fit_passes": 1.5}, "fit_passes: 1.5 is not allowed; give a whole number"),
     ],
 )
 def test_settings_that_are_of_no_use_are_refused(hparams, says):

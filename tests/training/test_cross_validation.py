@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.preprocessing import normalize
+from sklearn.svm import SVC
 
 from ser_plugins import SoftmaxClassifier, SVMClassifier
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.errors import InputError
-from ser_plugins.training.cross_validation import evaluate_fold
+from ser_plugins.training.cross_validation import evaluate_fold, fit_classifier
 
 LABELS = ("happy", "sad")
 
@@ -67,3 +69,18 @@ def test_a_softmax_is_calibrated_on_the_validation_part(corpus, parts, tmp_path)
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert np.exp(table[list(LABELS)].to_numpy()).max() == pytest.approx(2 / 3, abs=1e-3)
     assert (table["emotion"] == table["predicted"]).mean() == pytest.approx(2 / 3)
+
+
+def test_an_svm_is_fitted_on_the_augmented_embeddings_where_there_are_some(corpus, parts):
+    torch.manual_seed(0)
+    label = torch.arange(12) % 2
+    whole = {name: torch.randn(12, 1, 3) for name in parts}
+    rows = torch.randint(12, (30,))
+    augmented = torch.randn(30, 1, 3)
+    classifier = SVMClassifier(2)
+    fit_classifier(classifier, {**whole, "augmented": augmented, "rows": rows}, parts, LABELS)
+    machine = SVC(C=classifier.chosen["C"], gamma=classifier.chosen["gamma"]).fit(
+        normalize(augmented[:, 0]), label[rows]
+    )
+    expected = machine.predict(normalize(whole["test"][:, 0]))
+    assert classifier(whole["test"]).argmax(-1).flatten().tolist() == expected.tolist()

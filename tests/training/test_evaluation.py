@@ -8,7 +8,8 @@ import torch
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.evaluation.measures import measure_each
 from ser_plugins.training.brain import EncoderBrain
-from ser_plugins.training.evaluation import embed, predictions
+from ser_plugins.training.evaluation import embed, embed_augmented, predictions
+from ser_plugins.training.step_seeds import StepSeeds
 
 pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes")
 CLASSES = ["neutral", "happy", "sad", "angry"]
@@ -79,3 +80,32 @@ def test_embeddings_are_in_the_order_of_the_table(tmp_path, batch_size, centered
         for rows in ([0, 2, 4], [1, 3]):
             expected[rows] -= expected[rows].mean(0)
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
+
+
+class Copies:
+    """Stands for SpeechBrain's augmenter: each utterance once as it is, and once plus a random number."""
+
+    def __call__(self, wavs, lengths):
+        return torch.cat([wavs, wavs + torch.rand(len(wavs), 1)]), torch.cat([lengths, lengths])
+
+    def replicate_labels(self, labels):
+        return torch.cat([labels, labels])
+
+
+def test_augmented_embeddings_are_crops_and_copies_of_their_rows_and_repeatable(tmp_path):
+    for i in range(5):
+        np.save(tmp_path / f"{i}.npy", np.full(40, 10 * i, dtype=np.float32))
+    table = pd.DataFrame({"id": ["c", "a", "e", "b", "d"], "speaker": "x", "emotion": "sad"})
+    table["prepared"] = [tmp_path / f"{i}.npy" for i in range(5)]
+    modules = {"compute_features": Same(), "mean_var_norm": Same(), "embedding_model": Sums()}
+    settings = {"wav_augment": Copies(), "mixup": 0.4, "crop_seconds": 16 / 16000, "step_seeds": StepSeeds(1)}
+    brain = EncoderBrain(modules, hparams=settings)
+    found, rows = embed_augmented(brain, table, ["sad"], passes=2, batch_size=3)
+    assert found.shape == (20, 1, 2) and sorted(rows.tolist()) == sorted([*range(5)] * 4)
+    values = found[:, 0].numpy() / 16  # the mean of a crop, and its length as a share
+    np.testing.assert_array_equal(values[:, 1], 1)
+    extra = values[:, 0] - 10 * rows.numpy()  # nothing is mixed: each is its own row's value and up to 1
+    assert (extra >= 0).all() and (extra <= 1.01).all() and (extra == 0).sum() == 10
+    assert len(set(extra.tolist())) > 5  # the passes differ
+    again, _ = embed_augmented(brain, table, ["sad"], passes=2, batch_size=3)
+    assert torch.equal(found, again)
