@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -20,6 +22,7 @@ from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, se
 from ser_plugins.inference.drawing import draw_timeline
 from ser_plugins.inference.speaker import normalizes_by_speaker, speaker_statistics
 from ser_plugins.inference.timelines import timeline
+from ser_plugins.inference.utterances import decide
 from ser_plugins.model_folder.embedding_map import MAP, EmbeddingMap
 from ser_plugins.model_folder.loading import UtteranceClassifier, load
 from ser_plugins.model_folder.saving import CONFIG, WEIGHTS
@@ -28,6 +31,7 @@ from ser_plugins.model_folder.source import find_folder
 if TYPE_CHECKING:
     import gradio
 
+UNKNOWN_BELOW = "Answer unknown below this probability"
 WINDOW, HOP = 2.0, 0.5  # seconds; shorter than those of `timeline`, for clips are short
 ABOUT = """# Speech emotion
 
@@ -69,28 +73,47 @@ def make_app(source: str | Path, revision: str | None = None) -> gradio.Blocks:
     model, embedding_map = load(folder), EmbeddingMap.read(folder)
     by_speaker = normalizes_by_speaker(model)
 
-    def update(path: str | None, recordings: list[str] | None) -> list[Any]:
+    def update(path: str | None, recordings: list[str] | None, unknown: float) -> list[Any]:
         if path is None:
             return [None] * len(outputs)
         try:
-            return analyse(model, embedding_map, path, speaker_statistics(model, recordings) if recordings else None)
+            statistics = speaker_statistics(model, recordings) if recordings else None
+            probabilities, *figures = analyse(model, embedding_map, path, statistics)
         except InputError as error:
             message = str(error)
             for uploaded in (path, *(recordings or [])):  # the visitor knows the name of a file, not its path here
                 message = message.replace(uploaded, Path(uploaded).name)
             raise gr.Error(message) from error
+        return [probabilities, answer(probabilities, unknown), probabilities, *figures]
 
     with gr.Blocks(title="ser-plugins", analytics_enabled=False) as app:
         gr.Markdown(ABOUT.format(source=source) + ABOUT_SPEAKER * by_speaker)
+        known = gr.State()  # the probabilities of the clip, so that another threshold needs no other run of the model
         with gr.Row():
             with gr.Column():
                 clip = gr.Audio(type="filepath", sources=["upload", "microphone"], label="Clip")
                 speaker = gr.File(file_count="multiple", label="Recordings of the speaker", visible=by_speaker)
-                outputs = [gr.Label(label="Emotion")]
+                emotion = gr.Label(label="Emotion")
+                unknown = gr.Slider(0, 1, value=0, step=0.05, label=UNKNOWN_BELOW, info="0: never")
+                outputs = [known, emotion, gr.Label(label="Probabilities", show_heading=False)]
             with gr.Column():
                 outputs += [gr.Plot(show_label=False) for _ in range(2 if embedding_map is None else 3)]
-        gr.on([clip.change, speaker.change], update, [clip, speaker], outputs)
+        gr.on([clip.change, speaker.change], update, [clip, speaker, unknown], outputs)
+        unknown.change(answer, [known, unknown], emotion)
     return app
+
+
+def answer(probabilities: Mapping[str, float] | None, unknown: float) -> str | None:
+    """Answer as `ser_plugins.inference.predict` does with ``unknown``; None without a clip.
+
+    Example
+    -------
+    >>> answer({"happy": 0.25, "sad": 0.75}, 0.5), answer({"happy": 0.25, "sad": 0.75}, 0.8)
+    ('sad', 'unknown')
+    """
+    if probabilities is None:
+        return None
+    return decide(list(probabilities), torch.tensor([list(probabilities.values())]), unknown)[0][0]
 
 
 def analyse(

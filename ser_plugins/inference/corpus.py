@@ -30,7 +30,15 @@ from ser_plugins.evaluation.system import System
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
 from ser_plugins.inference.speaker import measure_speaker, normalizes_by_speaker
 from ser_plugins.model_folder.layout import CONFIG, WEIGHTS
-from ser_plugins.model_folder.lineage import LINEAGE, Lineage, heard_speakers, read_trainings, tells_speakers
+from ser_plugins.model_folder.lineage import (
+    LINEAGE,
+    Lineage,
+    Training,
+    heard_speakers,
+    read_trainings,
+    tells_speakers,
+    validated_speakers,
+)
 from ser_plugins.model_folder.plain import PlainModel, load_plain, read_config
 from ser_plugins.model_folder.source import find_folder
 
@@ -61,15 +69,21 @@ class Member:
     network: str
 
     def known_speakers(self, corpus: Reference) -> set[str]:
-        """Return the speakers that the model was trained on, and those of the validation block of its fold."""
-        table = corpus.table
-        known = heard_speakers(self.lineage, corpus.name, table["speaker"].unique())
-        last = self.lineage[-1] if self.lineage else None
-        if last and last.fold and corpus.name in last.corpus.split("+") and "block" in table:
-            # Of RAVDESS and CREMA-D, not all blocks may be there.
-            n_folds = N_FOLDS if corpus.name in UTTERANCES else int(table["block"].max())
-            known |= set(table["speaker"][table["block"] == valid_block(last.fold, n_folds)])
-        return known
+        """Return the speakers that the model was trained on, and those that its trainings were validated on."""
+        known = heard_speakers(self.lineage, corpus.name, corpus.table["speaker"].unique())
+        return known.union(*(_validated(training, corpus) for training in self.lineage))
+
+
+def _validated(training: Training, corpus: Reference) -> set[str]:
+    """Return the speakers of the validation part, as recorded; earlier versions recorded the fold alone."""
+    table = corpus.table
+    if training.valid_speakers:
+        return validated_speakers(training, corpus.name, table["speaker"].unique())
+    if not training.fold or corpus.name not in training.corpus.split("+") or "block" not in table:
+        return set()
+    # Of RAVDESS and CREMA-D, not all blocks may be there.
+    n_folds = N_FOLDS if corpus.name in UTTERANCES else int(table["block"].max())
+    return set(table["speaker"][table["block"] == valid_block(training.fold, n_folds)])
 
 
 class Predicted(NamedTuple):
@@ -158,7 +172,7 @@ def predict_corpus(
 ) -> Predicted:
     """Predict the utterances of a corpus whose speakers and emotions the models allow.
 
-    A model predicts no speaker that it was trained on or, of its own corpus, that its fold validates on. Each utterance
+    A model predicts no speaker that it was trained or validated on. Each utterance
     is predicted by the mean of the probabilities of the models that are left. Emotions that a model does not know are
     left out, and so are those of the model that the corpus does not have: the other probabilities are renormalised. A
     speaker-normalised model gets statistics over the utterances of each speaker that are predicted.

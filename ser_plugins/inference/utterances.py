@@ -70,15 +70,42 @@ def prediction_output(model: EncoderClassifier, labels: Sequence[str] | None, un
     def columns(embeddings: Tensor) -> tuple[Columns, Tensor]:
         finite = embeddings.isfinite().all(1)
         probabilities = classify(model, embeddings.where(finite[:, None], 0), classes)
-        best, index = probabilities.max(1)
-        emotions = [
-            selected[i] if p >= unknown else UNKNOWN for i, p in zip(index.tolist(), best.tolist(), strict=True)
-        ]
-        named = {"emotion": emotions, "probability": best.tolist()}
+        emotions, best = decide(selected, probabilities, unknown)
+        named: Columns = {"emotion": emotions, "probability": best}
         values = named | dict(zip(selected, probabilities.T.tolist(), strict=True))
         return values, finite & probabilities.isfinite().all(1)
 
     return Output(_types({**types, **dict.fromkeys(selected, "number")}), columns)
+
+
+def decide(labels: Sequence[str], probabilities: Tensor, unknown: float = 0.0) -> tuple[list[str], list[float]]:
+    """Choose the most probable label of each utterance, or "unknown" where its probability is too low.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Labels in the order of the classes.
+    probabilities : torch.Tensor
+        [N, C].
+    unknown : float
+        Below this probability the answer is "unknown"; at 0 it is always a label.
+
+    Returns
+    -------
+    list of str
+        The answers.
+    list of float
+        The probability of the most probable label of each utterance.
+
+    Example
+    -------
+    >>> import torch
+    >>> decide(["happy", "sad"], torch.tensor([[0.25, 0.75], [0.5, 0.5]]), unknown=0.6)
+    (['sad', 'unknown'], [0.75, 0.5])
+    """
+    best, index = probabilities.max(1)
+    pairs = zip(index.tolist(), best.tolist(), strict=True)
+    return [labels[i] if probability >= unknown else UNKNOWN for i, probability in pairs], best.tolist()
 
 
 def _types(columns: dict[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,9 @@ class Training:
         Commit of the package.
     about : str
         Of weights that were converted: source, authors and licence, in a sentence.
+    valid_speakers : tuple of str
+        Keys of the speakers that it was validated on, whatever the number of folds and the split; empty of a
+        pre-training, and where an earlier version wrote the record.
     """
 
     run_id: str
@@ -64,9 +67,17 @@ class Training:
     synthetic: bool = False
     commit: str | None = None
     about: str = ""
+    valid_speakers: tuple[str, ...] = ()
 
     @classmethod
-    def of_run(cls, metrics: Mapping[str, Any], weights: Path, speakers: Iterable[str], about: str = "") -> Training:
+    def of_run(
+        cls,
+        metrics: Mapping[str, Any],
+        weights: Path,
+        speakers: Iterable[str],
+        about: str = "",
+        valid_speakers: Iterable[str] = (),
+    ) -> Training:
         """Record the run of ``metrics``, which left the file ``weights`` and was trained on ``speakers``."""
         return cls(
             **{key: metrics[key] for key in ("run_id", "strategy", "corpus", "seed", "synthetic", "commit")},
@@ -77,6 +88,7 @@ class Training:
             utterances=metrics["n_train"],
             speakers=speaker_keys(speakers),
             about=about,
+            valid_speakers=speaker_keys(valid_speakers),
         )
 
 
@@ -141,9 +153,14 @@ def read_trainings(file: Path) -> Lineage:
         return ()
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
-        return tuple(Training(**{**one, "speakers": tuple(one["speakers"])}) for one in records)
-    except (ValueError, TypeError, KeyError) as error:
+        return tuple(_training(one) for one in records)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file} is no lineage; export the model folder again") from error
+
+
+def _training(record: Mapping[str, Any]) -> Training:
+    keys = {"speakers": record["speakers"], "valid_speakers": record.get("valid_speakers", ())}
+    return Training(**{**record, **{name: tuple(values) for name, values in keys.items()}})
 
 
 def heard_speakers(lineage: Lineage, corpus: str, speakers: Iterable[str]) -> set[str]:
@@ -156,7 +173,23 @@ def heard_speakers(lineage: Lineage, corpus: str, speakers: Iterable[str]) -> se
     {'01'}
     """
     heard = {key for training in lineage for key in training.speakers}
-    return {one for one in speakers if speaker_keys([f"{corpus}-{one}"])[0] in heard}
+    return _with_keys(heard, corpus, speakers)
+
+
+def validated_speakers(training: Training, corpus: str, speakers: Iterable[str]) -> set[str]:
+    """Return which speakers of a corpus a training was validated on, as far as it records them.
+
+    Example
+    -------
+    >>> one = Training("run", "S1", "ravdess", 1, 1, "", valid_speakers=speaker_keys(["ravdess-05"]))
+    >>> validated_speakers(one, "ravdess", ["01", "05"])
+    {'05'}
+    """
+    return _with_keys(training.valid_speakers, corpus, speakers)
+
+
+def _with_keys(keys: Collection[str], corpus: str, speakers: Iterable[str]) -> set[str]:
+    return {one for one in speakers if speaker_keys([f"{corpus}-{one}"])[0] in keys}
 
 
 def tells_speakers(lineage: Lineage, corpus: str) -> bool:

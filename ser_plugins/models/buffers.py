@@ -1,4 +1,4 @@
-"""Buffers whose sizes a state dict sets."""
+"""Buffers whose sizes a state dict sets, and buffers that a state dict may lack."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -41,3 +42,33 @@ def _resize(
         if stored is not None and stored.dim() == own.dim():
             sizes = [stored.shape[axis] if axis in free else size for axis, size in enumerate(own.shape)]
             setattr(module, name, own.new_zeros(sizes))
+
+
+def default_on_load(module: nn.Module, **values: float) -> None:
+    """Let a state dict lack buffers that a module has had since a later version.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+    **values : float
+        What a buffer, by its name, is filled with if a state dict has weights of the module but not this one.
+
+    Example
+    -------
+    >>> import torch
+    >>> module = nn.Linear(1, 1, bias=False)
+    >>> module.register_buffer("temperature", torch.tensor(3.0))
+    >>> default_on_load(module, temperature=1.0)
+    >>> module.load_state_dict({"weight": torch.zeros(1, 1)})
+    <All keys matched successfully>
+    >>> module.temperature
+    tensor(1.)
+    """
+    module.register_load_state_dict_pre_hook(partial(_fill, values))  # type: ignore[no-untyped-call]
+
+
+def _fill(values: Mapping[str, float], module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    if any(name.startswith(prefix) for name in state_dict):  # else the state dict is not of this module
+        for name, value in values.items():
+            state_dict.setdefault(prefix + name, torch.full_like(getattr(module, name), value))

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ser_plugins.audio.speaker import check_mode
 from ser_plugins.models.batchnorm import MaskedBatchNorm
+from ser_plugins.models.buffers import default_on_load
 from ser_plugins.models.calibration import fit_temperature
 
 
@@ -187,8 +188,8 @@ class SoftmaxClassifier(nn.Module):
 class MarginClassifier(nn.Module):
     """Additive angular margin softmax: embeddings [B, 1, E] in, log-probabilities [B, 1, C] out.
 
-    Deng et al., CVPR 2019. The log-probabilities are those of scaled cosines. Given the labels, as in training, the
-    angle to the right class counts larger by the margin.
+    Deng et al., CVPR 2019. The log-probabilities are those of scaled cosines, divided by a temperature. Given the
+    labels, as in training, the angle to the right class counts larger by the margin.
 
     Parameters
     ----------
@@ -201,12 +202,19 @@ class MarginClassifier(nn.Module):
     scale : float
         Factor of the cosines.
 
+    Attributes
+    ----------
+    temperature : torch.Tensor
+        A buffer; 1 before `calibrate`, and for a state dict that has none, as earlier versions wrote it.
+
     Example
     -------
     >>> classifier, embeddings = MarginClassifier(512, 8), torch.randn(1, 1, 512)
     >>> bool(classifier(embeddings, torch.tensor([3]))[0, 0, 3] < classifier(embeddings)[0, 0, 3])
     True
     """
+
+    temperature: Tensor
 
     def __init__(self, input_size: int, n_classes: int, margin: float = 0.2, scale: float = 30.0) -> None:
         from speechbrain.nnet.losses import AdditiveAngularMargin  # noqa: PLC0415 — SpeechBrain takes a second to load
@@ -215,6 +223,8 @@ class MarginClassifier(nn.Module):
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_classes, input_size)))
         self.scale = scale
         self.margin = AdditiveAngularMargin(margin, scale)
+        self.register_buffer("temperature", torch.ones(()))
+        default_on_load(self, temperature=1.0)
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Classify ``embeddings`` [B, 1, E], in float32 or finer; ``labels`` [B] or [B, 1] ask for the margin."""
@@ -223,6 +233,15 @@ class MarginClassifier(nn.Module):
             directions = functional.normalize(embeddings.to(wide), dim=-1)
             cosines = functional.linear(directions, functional.normalize(self.weight.to(wide)))
             if labels is None:
-                return torch.log_softmax(self.scale * cosines, dim=-1)
-            right = functional.one_hot(labels.flatten(), len(self.weight)).view_as(cosines)
-            return torch.log_softmax(self.margin(cosines, right), dim=-1)
+                logits = self.scale * cosines
+            else:
+                right = functional.one_hot(labels.flatten(), len(self.weight)).view_as(cosines)
+                logits = self.margin(cosines, right)
+            return torch.log_softmax(logits / self.temperature.to(wide), dim=-1)
+
+    @torch.no_grad()
+    def calibrate(self, embeddings: Tensor, labels: Tensor) -> float:
+        """Multiply the temperature by the one that fits other utterances; see `SoftmaxClassifier.calibrate`."""
+        temperature = fit_temperature(self(embeddings), labels)
+        self.temperature.mul_(temperature)
+        return temperature

@@ -290,9 +290,10 @@ def export_fold(
     model = folder / "model"
     save_model_folder(model, yaml, encoder, classifier, corpus.labels)
     EmbeddingMap.fit(embeddings["train"].squeeze(1).numpy(), parts["train"]["emotion"]).save(model)
-    speakers = parts["train"]["speaker"]
-    named = speakers if corpus.corpora else f"{corpus.name}-" + speakers
-    write_lineage(model, [*lineage, Training.of_run(metrics, model / CHECKPOINT, named)])
+    prefix = "" if corpus.corpora else f"{corpus.name}-"
+    speakers, validated = (prefix + parts[name]["speaker"] for name in ("train", "valid"))
+    training = Training.of_run(metrics, model / CHECKPOINT, speakers, valid_speakers=validated)
+    write_lineage(model, [*lineage, training])
     finish(folder, metrics)
     logger.info("%s; %s", title_of(metrics), folder)
     for name, measured in metrics.get("corpora", {}).items():

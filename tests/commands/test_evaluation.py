@@ -99,7 +99,7 @@ def test_wrong_use_is_one_line(predictions, words, message):
 
 def test_a_model_predicts_a_table_itself_under_stress(tmp_path, write_model, capsys):
     rows = ["path,emotion,speaker,sex"]
-    for speaker in (1, 2, 3, 4):
+    for speaker in (1, 2, 3, 4, 5):
         for emotion in ("happy", "sad"):
             soundfile.write(tmp_path / f"{speaker}{emotion}.wav", speak(0, speaker, emotion, 1), 16000)
             rows.append(f"{speaker}{emotion}.wav,{emotion},s{speaker},{('female', 'male')[speaker % 2]}")
@@ -107,12 +107,13 @@ def test_a_model_predicts_a_table_itself_under_stress(tmp_path, write_model, cap
     model = write_model(tmp_path / "model", "s1")
     facts = {"run_id": "r", "strategy": "S1", "corpus": "table", "fold": None, "seed": 1}
     weights = file_sha256(model / "embedding_model.ckpt")
-    write_lineage(model, [Training(**facts, sha256=weights, speakers=speaker_keys(["table-s1"]))])
+    speakers, validated = speaker_keys(["table-s1"]), speaker_keys(["table-s2"])
+    write_lineage(model, [Training(**facts, sha256=weights, speakers=speakers, valid_speakers=validated)])
     words = ["evaluate", "--model", str(model), "--corpus", "table", "--data_folder", str(tmp_path / "own.csv")]
     main([*words, "--stress", "--json", str(model / "stress.json"), "--html", str(tmp_path / "page.html")])
     head, left_out, *_ = (printed := capsys.readouterr().out).splitlines()
     assert head == f"{model} on table: 6 utterances of 3 actors"
-    assert left_out == "2 utterances of 1 speaker(s) that were trained or validated on are left out."
+    assert left_out == "4 utterances of 2 speaker(s) that were trained or validated on are left out."
     found = json.loads((model / "stress.json").read_text())
     names = [row["distortion"] for row in found["stress"]]
     assert names[0] == "as recorded" and len(set(names)) == 17 and all(name in printed for name in names)

@@ -15,7 +15,7 @@ import soundfile
 from ser_plugins import load
 from ser_plugins.commands.page import analyse
 from ser_plugins.errors import InputError
-from ser_plugins.inference import speaker_statistics
+from ser_plugins.inference import predict, speaker_statistics
 from ser_plugins.model_folder.embedding_map import EmbeddingMap
 
 CHROMIUM = shutil.which("chromium")
@@ -123,6 +123,33 @@ def test_a_browser_shows_a_dropped_clip(folder, clip, tmp_path):
         page.get_by_label("Clear").click()
         page.set_input_files("input[type=file]", bad)
         expect(page.get_by_text("not readable as audio")).to_be_visible(timeout=60_000)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_browser_sets_the_threshold_of_unknown(folder, clip):
+    """The answers are those of ``predict --unknown``; the probabilities stay."""
+    from playwright.sync_api import expect
+
+    model = load(folder)
+    [likely] = predict(model, [clip])["probability"]
+    lower, higher = (round(np.floor(20 * likely) / 20 + step, 2) for step in (0, 0.05))  # steps of the slider
+    answers = {value: predict(model, [clip], unknown=value)["emotion"][0] for value in (0, lower, higher)}
+    assert answers[0] == answers[lower] != answers[higher] == "unknown"
+
+    with browse(folder) as page:
+        threshold = page.get_by_label("number input for Answer unknown below this probability")
+        shown = page.get_by_test_id("label-output-value")
+        expect(threshold).to_have_value("0", timeout=60_000)
+        page.set_input_files("input[type=file]", clip)
+        for value in (0, higher, lower, higher):
+            threshold.fill(str(value))
+            threshold.blur()
+            expect(shown).to_have_text(answers[value], timeout=60_000)
+            expect(page.locator(".confidence").first).to_have_text(f"{round(100 * likely)}%")
+        page.get_by_label("Clear").click()
+        page.set_input_files("input[type=file]", clip)
+        expect(shown).to_have_text("unknown", timeout=60_000)  # of another clip, too
 
 
 @pytest.mark.slow

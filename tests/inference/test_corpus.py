@@ -1,5 +1,6 @@
 """Models that predict a corpus themselves: whom they may predict, and with which probabilities."""
 
+import json
 import re
 
 import numpy as np
@@ -9,13 +10,15 @@ import soundfile
 import torch
 
 import ser_plugins
+from ser_plugins.corpora.corpus import Corpus
+from ser_plugins.corpora.folds import fold_parts
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.distortions import distortions
-from ser_plugins.evaluation.protocol import Reference
+from ser_plugins.evaluation.protocol import Reference, reference
 from ser_plugins.inference import predict, speaker_statistics
-from ser_plugins.inference.corpus import RECORDED, babble_crowd, find_corpus, predict_corpus
-from ser_plugins.model_folder.lineage import Training, speaker_keys, write_lineage
+from ser_plugins.inference.corpus import RECORDED, babble_crowd, find_corpus, predict_corpus, read_member
+from ser_plugins.model_folder.lineage import Training, file_sha256, speaker_keys, write_lineage
 
 LABELS = ["neutral", "happy", "sad"]
 
@@ -97,6 +100,37 @@ def test_the_validation_block_of_its_fold_is_left_out(corpus, models):
     assert len(predict_corpus(models[:1], Reference("ravdess", corpus.labels, part)).reference.table) == 18
     trained_on(models[0], "table-s1", fold=2, corpus="elsewhere")
     assert predict_corpus(models[:1], blocks).reference.table["speaker"].nunique() == 2
+
+
+@pytest.mark.parametrize(("n_folds", "split"), [(5, "speaker"), (10, "speaker"), (3, "utterance")])
+def test_validation_speakers_are_those_of_the_training_itself(models, n_folds, split):
+    """Whatever its folds are; from a record that the training's own division of RAVDESS makes."""
+    whole = reference("ravdess")
+    full = Corpus("ravdess", whole.labels, whole.table.drop(columns="block").assign(path="", fault=""))
+    parts = fold_parts(full, 2, n_folds, split)
+    named = {name: "ravdess-" + table["speaker"] for name, table in parts.items()}
+    weights = models[0] / "embedding_model.ckpt"
+    facts = {"run_id": "r", "strategy": "S1", "corpus": "ravdess", "fold": 2, "seed": 1, "synthetic": False}
+    metrics = {**facts, "commit": None, "pretrained_encoder": "none", "n_train": len(parts["train"])}
+    own = Training.of_run(metrics, weights, named["train"], valid_speakers=named["valid"])
+    write_lineage(models[0], [own])
+    unheard = set(parts["test"]["speaker"]) if split == "speaker" else set()
+    assert read_member(models[0]).known_speakers(whole) == set(full.speakers) - unheard
+    # An encoder's own training counts, and so does a model after an enrolment.
+    enrolled = Training("e", "enrol", "ann", None, 0, file_sha256(weights), speakers=speaker_keys(["ann-ann"]))
+    write_lineage(models[0], [own, enrolled])
+    assert read_member(models[0]).known_speakers(whole) == set(full.speakers) - unheard
+
+
+def test_records_without_validation_speakers_are_of_ten_folds(models):
+    whole = reference("ravdess")
+    trained_on(models[0], "ravdess-01", corpus="ravdess", fold=10)
+    records = json.loads((models[0] / "lineage.json").read_text())
+    (models[0] / "lineage.json").write_text(
+        json.dumps([{key: value for key, value in one.items() if key != "valid_speakers"} for one in records])
+    )
+    first = set(whole.table["speaker"][whole.table["block"] == 1])
+    assert read_member(models[0]).known_speakers(whole) == first | {"01"} and len(first) > 1
 
 
 def test_a_record_that_says_nothing_is_told_plainly(corpus, models):

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
-from ser_plugins import load
+from ser_plugins import MarginClassifier, load
 from ser_plugins.audio.spectrogram import Spectrogram, SpectrogramNorm
 from ser_plugins.commands import main
 from ser_plugins.errors import InputError
@@ -77,6 +77,8 @@ def write(folder, yaml):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     if hasattr(classifier, "fit"):
         classifier.fit(torch.randn(20, 1, 12), torch.arange(20) % 4)  # few support vectors: cdist has another way
+    if isinstance(classifier, MarginClassifier):
+        classifier.temperature.fill_(3.0)
     save_model_folder(folder, yaml, model, classifier, LABELS)
     return folder
 

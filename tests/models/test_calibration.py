@@ -1,11 +1,12 @@
-"""The temperature against a search over a grid; a softmax keeps it in its weights."""
+"""The temperature against searches by hand; a softmax keeps it in its weights, a margin classifier beside them."""
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch.nn import functional
 
-from ser_plugins import SoftmaxClassifier
+from ser_plugins import MarginClassifier, SoftmaxClassifier
 from ser_plugins.models.calibration import fit_temperature
 
 
@@ -48,3 +49,57 @@ def test_a_calibrated_softmax_has_the_scaled_logits():
     assert torch.equal(before.argmax(-1), after.argmax(-1))
     # The least cross-entropy is reached: a second calibration finds nothing to change.
     assert classifier.calibrate(other, labels) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.fixture
+def cosines():
+    """A margin classifier, embeddings near the directions of their classes, labels, and the cosines by NumPy."""
+    torch.manual_seed(0)
+    classifier, labels = MarginClassifier(5, 3, scale=20.0).eval(), torch.arange(90) % 3
+    embeddings = classifier.weight.detach()[labels] + 0.7 * torch.randn(90, 5)
+    rows, directions = (
+        one / np.linalg.norm(one, axis=1, keepdims=True)
+        for one in (embeddings.double().numpy(), classifier.weight.detach().double().numpy())
+    )
+    return classifier, embeddings[:, None], labels, rows @ directions.T
+
+
+@torch.no_grad()
+def test_a_margin_classifier_is_calibrated_as_by_scipy(cosines):
+    classifier, embeddings, labels, similar = cosines
+    targets = labels.numpy()
+
+    def log_probabilities(temperature):
+        logits = 20 * similar / temperature
+        return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+    def likelihood(parameter):
+        return -log_probabilities(parameter[0])[np.arange(90), targets].mean()
+
+    best = minimize(likelihood, [1.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}).x[0]
+    before = classifier(embeddings)
+    np.testing.assert_allclose(before[:, 0], log_probabilities(1.0), atol=1e-4)
+    assert classifier.calibrate(embeddings, labels) == pytest.approx(best, rel=1e-4) and best > 1.5
+    found = classifier(embeddings)
+    np.testing.assert_allclose(found[:, 0], log_probabilities(best), atol=1e-3)
+    assert torch.equal(before.argmax(-1), found.argmax(-1))
+    # A second calibration finds nothing to change.
+    assert classifier.calibrate(embeddings, labels) == pytest.approx(1, abs=1e-4)
+    assert classifier.temperature.item() == pytest.approx(best, rel=1e-3)
+
+
+@torch.no_grad()
+def test_a_margin_classifier_keeps_its_temperature_and_older_weights_have_none(cosines):
+    classifier, embeddings, labels, _ = cosines
+    older, before = {"weight": classifier.weight.clone()}, classifier(embeddings)
+    classifier.calibrate(embeddings, labels)
+    again = MarginClassifier(5, 3, scale=20.0)
+    again.load_state_dict(classifier.state_dict())
+    assert torch.equal(again(embeddings), classifier(embeddings))
+    again.load_state_dict(older)  # into a calibrated classifier, too
+    assert torch.equal(again(embeddings), before) and list(older) == ["weight"]
+    inside = torch.nn.ModuleDict({"classifier": MarginClassifier(5, 3, scale=20.0)})
+    inside.load_state_dict({"classifier.weight": older["weight"]})
+    assert torch.equal(inside["classifier"](embeddings), before)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        inside.load_state_dict({})

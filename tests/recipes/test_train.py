@@ -19,7 +19,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import read_log
-from ser_plugins.model_folder.lineage import read_lineage
+from ser_plugins.model_folder.lineage import read_lineage, speaker_keys
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training import EncoderBrain
 
@@ -110,6 +110,10 @@ def test_an_encoder_of_the_same_fold_is_fine_tuned(runs, train, tmp_path):
     assert [(one.strategy, one.fold) for one in lineage] == [("S3", 1), ("S5", 1)]
     assert [one.run_id for one in lineage] == [metrics_of(runs("s3"))["run_id"], metrics["run_id"]]
     assert lineage[0].sha256 == hashlib.sha256((runs("s3") / "model" / CHECKPOINT).read_bytes()).hexdigest()
+    folds = pd.read_csv(fold.parent / "folds.csv")
+    for keys, blocks in ((lineage[1].valid_speakers, [2]), (lineage[1].speakers, range(3, 11))):
+        named = f"{metrics['corpus']}-" + folds["speaker"][folds["block"].isin(blocks)]
+        assert set(keys) == set(speaker_keys(named))
 
 
 @pytest.mark.parametrize(("fold", "blocks"), [(2, [3]), (5, [5, 6]), (10, [10])])
