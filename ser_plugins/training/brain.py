@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "speaker_normalization": "none",
     "backbone_lr_factor": 1.0,
     "frozen_epochs": 0,
+    "classification_share": 0.0,
 }
 
 
@@ -37,6 +38,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     - ``metric_loss``: ``(embeddings [B, 1, E], labels [B]) -> loss``, as `ser_plugins.TripletLoss`;
     - ``classification_loss``: ``(log-probabilities [B, C], labels [B]) -> loss``, added to it where both apply;
+      ``classification_share``: share of the epochs, at first, that have it alone, see `Objective`;
     - ``wav_augment``, ``feat_augment``: SpeechBrain's augmenters; ``mixup``: alpha of `Mixup`;
     - ``weight_average``: a `WeightAverage`, which validation uses and `load_best` keeps;
     - ``lr_schedule``: ``epoch -> learning rate``; ``backbone_lr_factor``: the backbone's share of it;
@@ -66,8 +68,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         check_settings(hparams or {})
         super().__init__(modules, opt_class, {**DEFAULTS, **(hparams or {})}, run_opts, checkpointer)
         self.augmentation = Augmentation(self.hparams.wav_augment, self.hparams.feat_augment, self.hparams.mixup)
-        mixup = self.augmentation.mixup
-        self.objective = Objective(self.hparams.metric_loss, self.hparams.classification_loss, mixup)
+        losses = (self.hparams.metric_loss, self.hparams.classification_loss)
+        self.objective = Objective(*losses, self.augmentation.mixup, self.hparams.classification_share)
         self.center = SpeakerCentering(self.hparams.speaker_normalization)
         self.average: WeightAverage = self.hparams.weight_average or WeightAverage(None)
         self.train_set: Any = ()
@@ -78,7 +80,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         batch = batch.to(self.device)
         train = stage == sb.Stage.TRAIN
         feats, lengths = self.augmentation.features(self.modules, batch, augment=train or augment)
-        feats = self.augmentation.mixup(feats) if train else feats
+        feats = self.augmentation.mixup(feats) if train and self.objective.classifies else feats
         if train and self.hparams.cuda_graphs is not None and self.grad_accumulation_factor == 1:
             embeddings = self.hparams.cuda_graphs(self.modules.embedding_model, feats, lengths)
         else:
@@ -108,7 +110,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Compute loss and accuracy of all validated utterances."""
+        """Compute loss and accuracy of all validated utterances; before the metric loss begins, the head's accuracy."""
         embeddings, labels = self._join(self.validated)
         loss, scores = self.objective(embeddings, labels, self.network("classifier"))
         if scores is None:  # crops of the first training batches stand for their classes
@@ -116,7 +118,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             parts = [(self.compute_forward(one, sb.Stage.VALID).float(), one.label.data.squeeze(1)) for one in batches]
             known = self._join([(*part, getattr(one, "speaker", [])) for part, one in zip(parts, batches, strict=True)])
             scores = nearest_centroids(embeddings, known[0], known[1].to(self.device), int(labels.max()) + 1)
-        return {"loss": float(loss), "accuracy": accuracy(scores, labels)}
+        before = self.objective.classification_share and self.objective.classifies
+        return {"loss": float(loss), "head_accuracy" if before else "accuracy": accuracy(scores, labels)}
 
     def _join(self, batches: Sequence[tuple[Tensor, Tensor, Sequence[str]]]) -> tuple[Tensor, Tensor]:
         """Join embeddings [B, 1, E] and labels [B] of batches; center the embeddings over all of them."""
@@ -158,6 +161,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         if stage == sb.Stage.TRAIN and epoch is not None:
             self.statistics: dict[str, list[float]] = {}
             set_epoch(self.train_set, epoch)
+            self.objective.begin_epoch(epoch, self._epochs())
             self._set_learning_rates(epoch)
             self._seed_step()
             return
@@ -166,6 +170,12 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         with torch.no_grad():
             inputs = (self.augmentation.features(self.modules, batch, augment=False)[0] for batch in batches)
             self.average.update_statistics("embedding_model", unwrap(self.modules.embedding_model), inputs)
+
+    def _epochs(self) -> int:
+        """Epochs of the training; SpeechBrain's ``--debug`` ends it early."""
+        counter = self.epoch_counter
+        epochs = counter.limit if hasattr(counter, "limit") else len(counter) if hasattr(counter, "__len__") else 1
+        return min(epochs, self.debug_epochs) if self.debug else int(epochs)
 
     def _set_learning_rates(self, epoch: int) -> None:
         if self.hparams.lr_schedule is None:
@@ -197,7 +207,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
             self.train_stats: dict[str, float] = {"loss": stage_loss, **means}
         elif stage == sb.Stage.VALID:
             results = self.validate()
-            if hasattr(self.epoch_counter, "update_metric"):
+            if hasattr(self.epoch_counter, "update_metric") and self.criterion in results:
                 self.epoch_counter.update_metric(results[self.criterion])
             if self.hparams.train_logger is not None:
                 facts = {"epoch": epoch, **({"lr": self.rate} if self.hparams.lr_schedule else {})}

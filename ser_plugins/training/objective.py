@@ -1,4 +1,4 @@
-"""The loss of a strategy: a metric loss of the embeddings, a classification loss, or their sum."""
+"""The loss of a strategy: a metric loss of the embeddings, a classification loss, their sum, or one after the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 512  # utterances of a metric loss in validation: its memory grows with 
 
 
 class Objective:
-    """Sum a metric loss and a classification loss, as far as they apply.
+    """Sum a metric loss and a classification loss, as far as they apply, or apply one after the other.
 
     Parameters
     ----------
@@ -29,6 +29,14 @@ class Objective:
         ``(log-probabilities [B, C], labels [B]) -> loss``; applies to a classifier with weights.
     mixup : Mixup
         Mixup of the batch, whose shares weight the losses of both labels.
+    classification_share : float
+        Share of the epochs, at first, that have the classification loss alone; the rest has the metric loss alone. With
+        0, all epochs have both.
+
+    Attributes
+    ----------
+    classifies, measures : bool
+        Whether the epoch has a classification loss and a metric loss: see `begin_epoch`.
 
     Example
     -------
@@ -44,21 +52,31 @@ class Objective:
         metric_loss: Callable[[Tensor, Tensor], Tensor] | None,
         classification_loss: Callable[[Tensor, Tensor], Tensor],
         mixup: Mixup,
+        classification_share: float = 0.0,
     ) -> None:
         self.metric_loss = metric_loss
         self.classification_loss = classification_loss
         self.mixup = mixup
+        self.classification_share = classification_share
+        self.begin_epoch(1, 1)
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Select the losses of an epoch, which counts from 1, of ``epochs``."""
+        first = epoch <= int(self.classification_share * epochs)
+        self.measures = self.metric_loss is not None and not first
+        self.classifies = first or not (self.classification_share and self.measures)
 
     def __call__(
         self, embeddings: Tensor, labels: Tensor, classifier: nn.Module, train: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Return the loss and, of a classifier with weights, its log-probabilities [B, C]."""
         loss = torch.zeros((), device=embeddings.device)
-        if self.metric_loss is not None:
+        if self.measures:
             size = len(embeddings) if train else CHUNK
+            metric: Any = self.metric_loss
             parts = zip(torch.split(embeddings, size), torch.split(labels, size), strict=True)
-            loss = loss + torch.stack([self.metric_loss(*part) for part in parts]).mean()
-        if not has_weights(classifier):
+            loss = loss + torch.stack([metric(*part) for part in parts]).mean()
+        if not (self.classifies and has_weights(classifier)):
             return loss, None
         scores = classifier(embeddings, *((labels,) if train else ())).squeeze(1)
         mixup = self.mixup if train else Mixup(None)
@@ -66,6 +84,8 @@ class Objective:
 
     def statistics(self) -> dict[str, float]:
         """Statistics of the last batch's triplets, if the metric loss has any."""
+        if not self.measures:
+            return {}
         return {name: float(value) for name, value in getattr(self.metric_loss, "statistics", {}).items()}
 
 
@@ -108,7 +128,10 @@ def check_settings(hparams: Mapping[str, Any]) -> None:
     if not (schedule is None or callable(schedule)):
         remedy = "give !new:ser_plugins.training.StepSchedule or CosineSchedule"
         raise InputError(f"lr_schedule: {schedule!r} is no schedule; {remedy}")
-    if mixup is not None and hparams.get("metric_loss") is not None:
+    share = hparams.get("classification_share", 0)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise InputError(f"classification_share: {share!r} is not allowed; give a number from 0 to less than 1")
+    if mixup is not None and hparams.get("metric_loss") is not None and not share:
         raise InputError("mixup mixes two labels, and a metric loss needs one of each utterance; give --mixup null")
     if mixup is not None and centered:
         raise InputError("mixup mixes speakers, and the mean embedding of each is subtracted; give --mixup null")

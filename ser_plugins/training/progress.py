@@ -84,8 +84,9 @@ class Progress(TrainLogger):  # type: ignore[misc]
         self.done = done
         pace = (time.monotonic() - self.start) / (done - self.skipped)
         left = tqdm.format_interval(pace * (len(self.folds) * limit - done))
-        best = f"best {100 * self.counter.best_score:.1f} % in epoch {self.counter.best_limit}"
-        self._show(f", epoch {epoch} of {limit}, {best}, {left} left")
+        found = f", best {100 * self.counter.best_score:.1f} % in epoch {self.counter.best_limit}"
+        best = found if self.counter.best_limit else ""  # no epoch counts yet: see `Objective`
+        self._show(f", epoch {epoch} of {limit}{best}, {left} left")
 
     def _show(self, about: str) -> None:
         name = f"{self.recipe['strategy']}, {self.recipe['corpus']}"
