@@ -3,6 +3,7 @@
 import gc
 import weakref
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import speechbrain as sb
@@ -12,10 +13,12 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from torch.utils.data import DataLoader
 
-from ser_plugins import SoftmaxClassifier, TripletLoss
+from ser_plugins import SoftmaxClassifier, SVMClassifier, TripletLoss
 from ser_plugins.errors import InputError
 from ser_plugins.training import EncoderBrain, EpochCounter, StepSchedule, StepSeeds, WeightAverage
 from ser_plugins.training.checkpoints import WholeCheckpointer
+from ser_plugins.training.mixup import Mixup
+from ser_plugins.training.objective import Objective
 
 
 class Features(torch.nn.Module):
@@ -321,6 +324,7 @@ def test_a_mixed_spectrogram_is_trained_for_both_of_its_labels():
         ({"lr_schedule": "cosine"}, "lr_schedule: 'cosine' is no schedule; give !new:"),
         ({"backbone_lr_factor": -1}, "backbone_lr_factor: -1 is not allowed"),
         ({"frozen_epochs": "no"}, "frozen_epochs: 'no' is not allowed"),
+        ({"classification_share": 1}, "classification_share: 1 is not allowed; give a number from 0"),
         ({"fit_passes": 1.5}, "fit_passes: 1.5 is not allowed; give a whole number"),
     ],
 )
@@ -346,3 +350,41 @@ def test_load_best_frees_the_audio(tmp_path):
     brain.load_best()
     gc.collect()
     assert audio() is None
+
+
+def test_cross_entropy_comes_first_and_the_metric_loss_after_it(tmp_path):
+    """Two of four epochs; the gradients tell which loss an epoch has, and a metric epoch is kept."""
+    labels = torch.arange(12) % 3
+    batches = loader(torch.randn(12, 6), labels, 12)
+    head = SoftmaxClassifier(4, 3)
+    modules = modules_of(classifier=SVMClassifier(3, head=head))
+    settings = {"metric_loss": TripletLoss(0.5), "classification_share": 0.5, "mixup": 0.4}
+    checkpointer = WholeCheckpointer(tmp_path, {"model": torch.nn.ModuleDict(modules)})
+    brain = EncoderBrain(modules, partial(torch.optim.SGD, lr=0.1), settings, checkpointer=checkpointer)
+    seen = []
+
+    class Watch(EpochCounter):
+        def __next__(self):
+            seen.append(
+                (head.linear.weight.detach().clone(), brain.modules.embedding_model.head.weight.detach().clone())
+            )
+            return super().__next__()
+
+    results = []
+    validate = brain.validate
+    brain.validate = lambda: results.append(validate()) or results[-1]
+    brain.fit(Watch(4), batches, batches)
+    heads, encoders = ([bool((a[i] != b[i]).any()) for a, b in pairwise(seen)] for i in (0, 1))
+    assert heads == [True, True, False, False] and all(encoders)
+    assert [*map(set, results)] == [{"loss", "head_accuracy"}] * 2 + [{"loss", "accuracy"}] * 2
+    assert brain.load_best()["epoch"] in (3, 4)
+
+
+@pytest.mark.parametrize(("share", "epochs", "first"), [(0.67, 24, 16), (0.67, 12, 8), (0.67, 2, 1), (0.67, 1, 0)])
+def test_a_share_of_the_epochs_is_rounded_down_so_that_a_metric_epoch_is_left(share, epochs, first):
+    objective = Objective(TripletLoss(0.1), torch.nn.functional.nll_loss, Mixup(None), share)
+    kinds = []
+    for epoch in range(1, epochs + 1):
+        objective.begin_epoch(epoch, epochs)
+        kinds.append((objective.classifies, objective.measures))
+    assert kinds == [(True, False)] * first + [(False, True)] * (epochs - first)
