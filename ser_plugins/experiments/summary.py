@@ -69,6 +69,10 @@ CONTROL = (
     "A control, not a result: utterances are divided at random, so the training part has utterances of the test "
     "speakers. The figures are not of unheard speakers, and are comparable with nothing above."
 )
+REPEAT = (
+    "PRESET is the system in lower case, with `_` for `-`; CORPUS is `ravdess` or `cremad`. The `metrics.json` of each "
+    "record has the command, the commit and the seconds of training."
+)
 GROUPS = ["overlaps", "speaker_normalization"]
 HEADINGS = {
     (False, False): ("", ""),
@@ -211,15 +215,14 @@ def _across(one: Experiment, records: Path) -> list[str]:
 
 
 def _repeat(experiments: Sequence[Experiment]) -> str:
-    """One command a row: that of its first fold, for all of them."""
-    cells = []
+    """Group the systems by their command, with its preset and corpus left out."""
+    groups: dict[str, list[str]] = {}
     for one in experiments:
-        metrics = one.runs[0].metrics
-        command = re.sub(r" --fold \S+", "", str(metrics["command"])) + " --fold all"
-        versions = {str(run.metrics["commit"])[:10] for run in one.runs}
-        minutes = sum(float(run.metrics["seconds"]) for run in one.runs) / 60
-        cells.append([one.corpus, one.strategy, f"`{command}`", ", ".join(sorted(versions)), f"{minutes:.0f}"])
-    return _table("How to repeat", ["corpus", "strategy", "command", "commit", "minutes of training"], cells)
+        command = re.sub(r" --fold \S+", "", str(one.runs[0].metrics["command"])) + " --fold all"
+        command = re.sub(r"hparams/\w+\.yaml", "hparams/PRESET.yaml", command)
+        groups.setdefault(re.sub(rf"\b{one.corpus}\b", "CORPUS", command), []).append(one.strategy)
+    rows = [[f"`{command}`", ", ".join(dict.fromkeys(names))] for command, names in groups.items()]
+    return _table("How to repeat", ["command", "systems"], rows, REPEAT)
 
 
 def _missing(experiments: Sequence[Experiment]) -> str:
