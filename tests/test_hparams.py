@@ -36,7 +36,8 @@ def built():
 def test_each_strategy_differs_from_the_one_before_in_what_the_paper_says():
     assert changed("s1", "s2") == {"pretrained_encoder"}
     assert changed("s2", "s3") == {"ghost_clusters", "embedding_model"}
-    assert changed("s3", "s4") == {"metric_loss", "classifier", "alpha", "fit_passes"}  # mixup is null on the built-in corpus
+    # mixup is null on the built-in corpus
+    assert changed("s3", "s4") == {"metric_loss", "classifier", "alpha", "fit_passes"}
     assert changed("s4", "s5") == {"metric_loss", "beta", "polarity"}
 
 
