@@ -146,8 +146,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{path} is not valid JSON; {REMEDY}") from error
     if not isinstance(config, Mapping) or "modules" not in config:
         raise InputError(
-            f"{path} describes no modules, as where a class is none of ser_plugins; load the folder by "
-            "EncoderClassifier.from_hparams"
+            f"{path} describes no modules; a class may be your own: load the folder by EncoderClassifier.from_hparams"
         )
     return config
 
