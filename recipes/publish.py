@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from ser_plugins.errors import InputError
-from ser_plugins.hub.publishing import check_name, check_token, listing, model_files, push, space_files
+from ser_plugins.files import atomic_write
+from ser_plugins.hub.publishing import CARD, check_name, check_token, listing, model_files, push, space_files
 
 
 def main() -> None:
@@ -17,6 +18,7 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="for your own eyes")
     parser.add_argument("--revision", metavar="BRANCH", help="made if it is missing; main")
     parser.add_argument("--dry_run", action="store_true", help="check and show all, and touch no network")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="with --dry_run: where to write the whole card")
     parser.add_argument("--space", action="store_true", help="and a Space of the same name that shows the model")
     given = parser.parse_args()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
@@ -31,6 +33,8 @@ def main() -> None:
 
 def run(given: argparse.Namespace) -> None:
     check_name(given.repo_id)
+    if given.card is not None and not given.dry_run:
+        raise InputError("--card writes a file here; give --dry_run as well")
     if not given.dry_run:
         check_token()
     repositories = [("model", model_files(given.folder, given.repo_id, given.revision))]
@@ -44,6 +48,10 @@ def run(given: argparse.Namespace) -> None:
         revision = None if kind == "space" else given.revision
         address, changed = push(files, given.repo_id, given.private, revision, space=kind == "space")
         print(f"{kind} {given.repo_id} {'published' if changed else 'is up to date'}: {address}")
+    if given.card is not None:
+        card = repositories[0][1][CARD]
+        atomic_write(given.card, card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8"))
+        print(f"card: {given.card}")
     if given.dry_run:
         print("This was a dry run: nothing was published.")
 

@@ -15,12 +15,11 @@ import pandas as pd
 
 from ser_plugins.corpora.corpus import COLUMNS, Corpus
 from ser_plugins.corpora.files import check_utterances
-from ser_plugins.corpora.text import decode
+from ser_plugins.corpora.text import check_separator, decode
 from ser_plugins.errors import InputError
 
 logger = logging.getLogger(__name__)
 NEEDED = ["path", "emotion", "speaker"]
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 INVISIBLE = "\ufeff\u200b"  # byte order mark, space of no width
 
 
@@ -74,12 +73,13 @@ def _read(file: Path) -> pd.DataFrame:
             table = pd.read_parquet(file)
         else:
             text = decode(file.read_bytes(), str(file))
-            _check_separator(file, text)
+            check_separator(text, str(file))
             # Speakers and ids such as 007 are names, not numbers; so are NA and None.
             names = dict.fromkeys(["id", *NEEDED], str)
             table = pd.read_csv(
                 io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""], skipinitialspace=True
             )
+            table = table.dropna(how="all", ignore_index=True)  # spreadsheets write empty rows as commas
     except FileNotFoundError as error:
         raise InputError(f"there is no table {file}; check --data_folder") from error
     except InputError:
@@ -94,13 +94,6 @@ def _read(file: Path) -> pd.DataFrame:
     return table
 
 
-def _check_separator(file: Path, text: str) -> None:
-    header = text.split("\n", maxsplit=1)[0]
-    for separator, name in SEPARATORS.items():
-        if set(NEEDED) <= {cell.strip().strip('"') for cell in header.split(separator)}:
-            raise InputError(f"{file} is separated by {name}; separate it by commas")
-
-
 def _check_cells(file: Path, table: pd.DataFrame) -> None:
     if table.empty:
         raise InputError(f"{file}: no utterance found; add rows")
@@ -108,7 +101,7 @@ def _check_cells(file: Path, table: pd.DataFrame) -> None:
     empty = table[named].isna() | table[named].map(lambda cell: isinstance(cell, str) and not _normal(cell))
     if empty.to_numpy().any():
         row, column = divmod(int(empty.to_numpy().argmax()), len(named))
-        raise InputError(f"{file}: row {row + 1} lacks {named[column]}; fill it in")
+        raise InputError(f"{file}: row {row + 1} after the header lacks {named[column]}; fill it in")
 
 
 def _normal(name: str) -> str:

@@ -6,6 +6,8 @@ from ser_plugins.errors import InputError
 
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32"}
 
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
 
 def decode(data: bytes, name: str) -> str:
     """Decode UTF-8, with or without a byte order mark.
@@ -42,3 +44,16 @@ def decode(data: bytes, name: str) -> str:
             f"{name} is not UTF-8: byte 0x{data[error.start]:02x} in line {line}; save it as UTF-8 "
             "(if it is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8)"
         ) from error
+
+
+def check_separator(text: str, name: str) -> None:
+    """Raise an `InputError` if the header of a CSV table is separated by something else than commas.
+
+    Example
+    -------
+    >>> check_separator("id,predicted", "table.csv")
+    """
+    header = text.split("\n", maxsplit=1)[0]
+    for separator, word in SEPARATORS.items():
+        if separator in header and "," not in header:
+            raise InputError(f"{name} is separated by {word}; separate it by commas")

@@ -95,7 +95,7 @@ def _read(file: Path, reference: Reference) -> pd.DataFrame:
     if "id" not in table:
         raise InputError(f"{file} lacks the column id; it has {', '.join(table.columns)}")
     if table["id"].isna().any():
-        raise InputError(f"{file}: row {int(table['id'].isna().argmax()) + 1} has no id; fill it in")
+        raise InputError(f"{file}: row {int(table['id'].isna().argmax()) + 1} after the header has no id; fill it in")
     table = table.assign(id=table["id"].astype(str))
     _check_known(file, table["id"], reference)
     _check_fold(file, table, reference)
@@ -107,7 +107,8 @@ def _read(file: Path, reference: Reference) -> pd.DataFrame:
         predicted = probabilities.idxmax(axis=1).astype(str)
     else:
         labels = ", ".join(reference.labels)
-        raise InputError(f"{file} has no column predicted and no probabilities of {labels}; give one of them")
+        there = ", ".join(table.columns)
+        raise InputError(f"{file} has no column predicted and no probabilities of {labels}; give one: it has {there}")
     found = pd.DataFrame({"id": table["id"], "predicted": predicted})
     return found if probabilities is None else pd.concat([found, probabilities], axis=1)
 

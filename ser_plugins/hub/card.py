@@ -27,6 +27,7 @@ TEMPLATE = Path(__file__).with_name("card.md")
 FIGURE = "confusion.png"
 STRESS = "stress.json"  # of ser-plugins evaluate --model FOLDER --stress --json FOLDER/stress.json
 STRESS_REMEDY = "write it again by ser-plugins evaluate --model FOLDER --stress --json FOLDER/stress.json"
+DISTILLATION = "distil"  # the strategy of hparams/distil.yaml
 Metrics = Mapping[str, Any]
 
 
@@ -342,7 +343,8 @@ def _training(training: Training) -> str:
     """Describe an earlier training by its record."""
     where = " and ".join(_title(corpus, training.synthetic) for corpus in _corpora(training))
     if training.fold is None:
-        return f"Speaker identification on {where}: {training.strategy}."
+        kind = "Distillation" if training.strategy == DISTILLATION else "Speaker identification"
+        return f"{kind} on {where}: {training.strategy}."
     return f"Emotions on {where}: strategy {training.strategy} of ser-plugins, fold {training.fold}."
 
 

@@ -15,7 +15,7 @@ import torch
 
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
-from ser_plugins.corpora.text import decode
+from ser_plugins.corpora.text import check_separator, decode
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import select_labels
 from ser_plugins.inference.speaker import SECONDS, measure_speaker, normalizes_by_speaker, speech_features
@@ -85,6 +85,7 @@ def _read_rttm(text: str) -> pd.DataFrame:
 
 
 def _read_table(path: Path, text: str) -> pd.DataFrame:
+    check_separator(text, str(path))
     table = pd.read_csv(io.StringIO(text), dtype={"speaker": str, "file": str}, keep_default_na=False)
     if missing := [name for name in NEEDED if name not in table]:
         raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, table))}")

@@ -145,7 +145,9 @@ def read_config(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON; {REMEDY}") from error
     if not isinstance(config, Mapping) or "modules" not in config:
-        raise InputError(f"{path} describes no modules; load the folder by EncoderClassifier.from_hparams")
+        raise InputError(
+            f"{path} describes no modules; a class may be your own: load the folder by EncoderClassifier.from_hparams"
+        )
     return config
 
 

@@ -52,6 +52,10 @@ def missing_folds(recipe: Recipe, output: Path) -> list[int]:
     missing = [fold for fold in recipe.folds() if not is_finished({**tree, "fold": fold}, output / f"fold{fold}")]
     if not missing:
         logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)
+        settings = output / f"fold{recipe.folds()[0]}" / HYPERPARAMS
+        before = configuration.read(settings).get("data_folder") if settings.is_file() else None
+        if before not in (None, tree.get("data_folder")):  # a corpus may have moved, or it is another table
+            logger.warning("it was trained with --data_folder %s; the one given now was not read", before)
     return missing
 
 

@@ -146,7 +146,7 @@ def test_the_example_of_the_page_runs(predictions, capsys):
 
 
 def test_options_of_the_page_exist(capsys):
-    for command in ("evaluate", "compare"):
+    for command in ("folds", "evaluate", "compare"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
     known = capsys.readouterr().out

@@ -143,7 +143,7 @@ def test_missing_columns_are_named(folder, gone, kind):
 def test_empty_cells_are_refused(folder, column, kind):
     table = rows(id=["1", "2", "3"])
     table.loc[1, column] = None
-    with pytest.raises(InputError, match=rf"table\.{kind}: row 2 lacks {column}"):
+    with pytest.raises(InputError, match=rf"table\.{kind}: row 2 after the header lacks {column}"):
         Table(save(folder, table, kind)).read()
 
 
@@ -255,7 +255,7 @@ def test_names_that_differ_by_case_are_refused(folder, columns, said):
 
 
 def test_cells_of_spaces_are_empty(folder):
-    with pytest.raises(InputError, match="row 2 lacks speaker"):
+    with pytest.raises(InputError, match="row 2 after the header lacks speaker"):
         Table(save(folder, rows(speaker=["1", "  ", "2"]))).read()
 
 
@@ -294,6 +294,11 @@ def test_other_separators_are_named(folder, separator, name):
     rows().to_csv(folder / "table.csv", index=False, sep=separator)
     with pytest.raises(InputError, match=rf"table\.csv is separated by {name}; separate it by commas$"):
         Table(str(folder / "table.csv")).read()
+
+
+def test_empty_rows_of_a_spreadsheet_are_left_out(folder):
+    (folder / "table.csv").write_text(rows().to_csv(index=False) + ",,\n,,\n")
+    assert len(Table(str(folder / "table.csv")).read().table) == len(rows())
 
 
 def test_a_byte_order_mark_and_spaces_behind_commas_are_taken(folder):

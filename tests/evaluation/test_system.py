@@ -96,6 +96,23 @@ def test_unusable_predictions_are_refused_in_one_line(tmp_path, own, change, mes
     assert "\n" not in str(error.value) and "p.csv" in str(error.value)
 
 
+def test_a_table_of_a_spreadsheet_is_read_or_refused_by_name(tmp_path, own):
+    table = own.table[["id"]].assign(predicted=own.table["emotion"])
+    file = save(table, tmp_path / "p.csv")
+    text = file.read_text()
+    file.write_text(text + ",\n,\n")
+    assert len(read_system([file], own).table) == 117
+    file.write_text(text + ",sad\n")
+    with pytest.raises(InputError, match=r"row 118 after the header has no id"):
+        read_system([file], own)
+    file.write_text(text.replace(",", ";"))
+    with pytest.raises(InputError, match=r"p\.csv is separated by semicolons; separate it by commas$"):
+        read_system([file], own)
+    file.write_text(text.replace("predicted", "Predicted"))
+    with pytest.raises(InputError, match=r"no column predicted .*; give one: it has id, Predicted$"):
+        read_system([file], own)
+
+
 def test_files_that_are_no_tables_are_refused(tmp_path, own):
     (tmp_path / "p.parquet").write_text("id")
     for name, message in {"no.csv": "there is no file", "p.txt": "is no .csv", "p.parquet": "cannot be read"}.items():

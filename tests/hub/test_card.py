@@ -123,6 +123,12 @@ def test_earlier_stages_are_those_of_the_lineage(tmp_path, write_run):
     assert "earlier stage" not in card
 
 
+def test_a_distilled_encoder_is_named_as_such(tmp_path, write_run):
+    model = write_run(tmp_path / "fold1", pretrained_encoder="builtin")
+    record(model, {"corpus": "speech", "strategy": "distil", "fold": None}, {})
+    assert "2. Distillation on speech: distil." in section(write_card(model)[0], "Training")
+
+
 def test_a_folder_of_the_same_name_is_no_earlier_stage(tmp_path, write_run):
     """A relative name of the initial weights may be that of an unrelated folder above."""
     write_run(tmp_path / "results" / "encoder", corpus="cremad")

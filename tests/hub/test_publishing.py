@@ -164,8 +164,11 @@ def test_a_dry_run_shows_all_and_asks_for_nothing(hub, tmp_path, write_run, monk
     reference = json.loads((model / "reference.json").read_text())
     monkeypatch.setattr(publishing, "check_model_folder", lambda folder: reference)  # in a separate process, elsewhere
     monkeypatch.delenv("HF_TOKEN")
-    publish(model, "--repo_id", "user/name", "--dry_run", "--space")
+    publish(model, "--repo_id", "user/name", "--dry_run", "--space", "--card", tmp_path / "card.md")
     printed = capsys.readouterr().out
+    assert (tmp_path / "card.md").read_bytes() == model_files(model, "user/name")["README.md"]
+    with pytest.raises(SystemExit, match="--card writes a file here; give --dry_run as well"):
+        publish(model, "--repo_id", "user/name", "--card", tmp_path / "card.md")
     assert not hub.asked and not hub.repos
     sizes = {name: size.replace(",", "") for size, name in re.findall(r"^ *([\d,]+)  (\S+)$", printed, re.MULTILINE)}
     assert all(sizes[name] == str((model / name).stat().st_size) for name in FILES)

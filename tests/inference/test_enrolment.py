@@ -165,6 +165,7 @@ def test_a_model_of_speaker_normalisation_is_enrolled_by_the_clips_themselves(tm
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ("path;emotion\n0.wav;sad\n", "is separated by semicolons"),
         ("path,label\n0.wav,sad\n", "lacks the column.s. emotion; it has path, label"),
         ("path,emotion\n0.wav,glad\n", "the model has no emotion 'glad'; it has neutral, happy, sad"),
         ("path,emotion\ngone.wav,sad\n", "gone.wav is missing; .*leave the clip out"),

@@ -196,6 +196,7 @@ def test_names_of_any_kind_are_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("start;end;speaker\n0;1;ann\n", "is separated by semicolons"),
         ("start,end\n0,1\n", "lacks the column.s. speaker; it has start, end"),
         ("start,end,speaker\n2,1,ann\n", "turn 1: 2.0 to 1.0 s of 'ann'; give a speaker"),
         ("start,end,speaker\n0,1,\n", "turn 1: .* of ''; give a speaker"),

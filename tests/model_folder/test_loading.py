@@ -142,7 +142,7 @@ def test_a_class_of_ones_own_is_kept_for_the_stock_interface(tmp_path, caplog):
     save_model_folder(tmp_path / "model", yaml, model, model, LABELS)
     assert "torch.nn.ReLU" in caplog.text and "from_hparams" in caplog.text
     assert not (tmp_path / "model" / "model.safetensors").exists()
-    with pytest.raises(InputError, match=r"config\.json describes no modules; .*from_hparams$"):
+    with pytest.raises(InputError, match=r"config\.json describes no modules; a class .* own: .*from_hparams$"):
         load(tmp_path / "model")
 
 

@@ -17,11 +17,14 @@ import soundfile
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
+from ser_plugins import configuration
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import read_log
 from ser_plugins.model_folder.lineage import read_lineage, speaker_keys
 from ser_plugins.model_folder.saving import CHECKPOINT
 from ser_plugins.training import EncoderBrain
+from ser_plugins.training.cross_validation import missing_folds
+from ser_plugins.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ["s1", "s5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("s2", "s3", "s4"))]
@@ -166,8 +169,21 @@ def test_a_finished_folder_is_left_alone_and_says_so(runs, train, caplog):
     before = {path: path.stat().st_mtime_ns for path in fold.rglob("*")}
     with caplog.at_level("INFO"):
         train("s1", fold.parent)
-    assert "is finished" in caplog.text and "delete it" in caplog.text
+    assert "is finished" in caplog.text and "delete it" in caplog.text and "was not read" not in caplog.text
     assert {path: path.stat().st_mtime_ns for path in fold.rglob("*")} == before
+
+
+def test_other_data_for_a_finished_table_are_not_passed_over_in_silence(tmp_path, caplog):
+    """A finished run reads no corpus: the two tables need not even exist."""
+    out, words = tmp_path / "out", ["s1", "--corpus", "table", "--output_folder", str(tmp_path / "out")]
+    before, now = (Recipe.from_arguments([*words, "--data_folder", name]) for name in ("a.csv", "b.csv"))
+    (out / "fold1").mkdir(parents=True)
+    (out / "fold1" / "hyperparams.yaml").write_text(
+        configuration.dump(configuration.resolve({**before.tree, "fold": 1}))
+    )
+    (out / "fold1" / "metrics.json").write_text("{}")
+    assert missing_folds(before, out) == [] and "was not read" not in caplog.text
+    assert missing_folds(now, out) == [] and "--data_folder a.csv; the one given now was not read" in caplog.text
 
 
 @pytest.mark.parametrize("finished", [True, False])
