@@ -134,10 +134,11 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         speakers: list[str] = []
         embeddings = []
         for batch in batches:
+            embeddings.append(self.compute_forward(batch, sb.Stage.TEST, augment).float())
+            # After the forward pass: an augmenter repeats labels as it did the last batch.
             copies = self.augmentation.repeat(torch.arange(len(batch.id))).tolist() if augment else range(len(batch.id))
             ids += [batch.id[i] for i in copies]
             speakers += [batch.speaker[i] for i in copies if hasattr(batch, "speaker")]
-            embeddings.append(self.compute_forward(batch, sb.Stage.TEST, augment).float())
         return ids, self.center(torch.cat(embeddings), speakers)
 
     def fit(self, epoch_counter: Any, train_set: Any, valid_set: Any = None, *args: Any, **kwargs: Any) -> None:

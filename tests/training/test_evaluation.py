@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from speechbrain.augment.augmenter import Augmenter
+from speechbrain.augment.time_domain import SpeedPerturb
 
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.evaluation.measures import measure_each
@@ -62,6 +64,13 @@ class Sums(torch.nn.Module):
         return torch.stack([wavs.sum(1), (relative * wavs.shape[1]).round()], dim=1)[:, None].bfloat16()
 
 
+class Middle(torch.nn.Module):
+    """The sample in the middle."""
+
+    def forward(self, wavs, relative):
+        return wavs[:, wavs.shape[1] // 2].reshape(-1, 1, 1)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 @pytest.mark.parametrize("centered", [False, True])
 def test_embeddings_are_in_the_order_of_the_table(tmp_path, batch_size, centered):
@@ -109,3 +118,18 @@ def test_augmented_embeddings_are_crops_and_copies_of_their_rows_and_repeatable(
     assert len(set(extra.tolist())) > 5  # the passes differ
     again, _ = embed_augmented(brain, table, ["sad"], passes=2, batch_size=3)
     assert torch.equal(found, again)
+
+
+def test_augmented_embeddings_have_rows_under_the_augmenters_of_speechbrain(tmp_path):
+    """The last batch is smaller than the others; speed does not change the value that an utterance has throughout."""
+    for i in range(7):
+        np.save(tmp_path / f"{i}.npy", np.full(400, i + 1, dtype=np.float32))
+    table = pd.DataFrame({"id": [*"cgaebfd"], "speaker": "x", "emotion": "sad"})
+    table["prepared"] = [tmp_path / f"{i}.npy" for i in range(7)]
+    modules = {"compute_features": Same(), "mean_var_norm": Same(), "embedding_model": Middle()}
+    speeds = [SpeedPerturb(16000, speeds=[90, 110])]
+    settings = {"wav_augment": Augmenter(augmentations=speeds, concat_original=True), "step_seeds": StepSeeds(1)}
+    settings["crop_seconds"] = 320 / 16000
+    found, rows = embed_augmented(EncoderBrain(modules, hparams=settings), table, ["sad"], passes=2, batch_size=4)
+    assert len(found) == len(rows) == 2 * 2 * 7
+    np.testing.assert_allclose(found[:, 0, 0], rows + 1, rtol=0.02)
