@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 # Processes that fill one cache of compiled functions at the same time can crash: each has its own. librosa uses numba.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent / ".pytest_cache" / "numba" / WORKER))
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent / ".pytest_cache" / "numba" / worker)
 
 TINY_S8 = """
 audio_normalizer: !new:ser_plugins.SpeechNormalizer
