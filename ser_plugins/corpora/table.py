@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import unicodedata
@@ -15,7 +14,7 @@ import pandas as pd
 
 from ser_plugins.corpora.corpus import COLUMNS, Corpus
 from ser_plugins.corpora.files import check_utterances
-from ser_plugins.corpora.text import check_separator, decode
+from ser_plugins.corpora.text import decode, read_csv
 from ser_plugins.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -73,13 +72,7 @@ def _read(file: Path) -> pd.DataFrame:
             table = pd.read_parquet(file)
         else:
             text = decode(file.read_bytes(), str(file))
-            check_separator(text, str(file))
-            # Speakers and ids such as 007 are names, not numbers; so are NA and None.
-            names = dict.fromkeys(["id", *NEEDED], str)
-            table = pd.read_csv(
-                io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""], skipinitialspace=True
-            )
-            table = table.dropna(how="all", ignore_index=True)  # spreadsheets write empty rows as commas
+            table = read_csv(text, str(file), dict.fromkeys(["id", *NEEDED], str))
     except FileNotFoundError as error:
         raise InputError(f"there is no table {file}; check --data_folder") from error
     except InputError:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from ser_plugins.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32"}
 
@@ -46,14 +53,33 @@ def decode(data: bytes, name: str) -> str:
         ) from error
 
 
-def check_separator(text: str, name: str) -> None:
-    """Raise an `InputError` if the header of a CSV table is separated by something else than commas.
+def read_csv(text: str, name: str, dtype: Mapping[str, type] | type) -> pd.DataFrame:
+    r"""Read a CSV table with a header; empty cells are missing, and empty rows are skipped.
+
+    Parameters
+    ----------
+    text : str
+        The table.
+    name : str
+        Its name, for the message.
+    dtype : type or mapping of str to type
+        Type of all columns, or of some by their names. As text, NA, None and 007 are names.
+
+    Raises
+    ------
+    InputError
+        If the header is separated by something else than commas.
 
     Example
     -------
-    >>> check_separator("id,predicted", "table.csv")
+    >>> read_csv("id,predicted\n007,sad\n,\n", "table.csv", str).to_dict("records")
+    [{'id': '007', 'predicted': 'sad'}]
     """
+    import pandas as pd  # noqa: PLC0415 — `decode` does without
+
     header = text.split("\n", maxsplit=1)[0]
     for separator, word in SEPARATORS.items():
         if separator in header and "," not in header:
             raise InputError(f"{name} is separated by {word}; separate it by commas")
+    table = pd.read_csv(io.StringIO(text), dtype=dtype, keep_default_na=False, na_values=[""], skipinitialspace=True)
+    return table.dropna(how="all", ignore_index=True)  # spreadsheets write empty rows as commas

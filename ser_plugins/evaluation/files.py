@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ser_plugins.corpora.text import check_separator, decode
+from ser_plugins.corpora.text import decode, read_csv
 from ser_plugins.errors import InputError
 
 NAMES = dict.fromkeys(["id", "path", "speaker", "emotion", "predicted", "sex", "intensity", "sentence"], str)
@@ -42,13 +42,7 @@ def read_table(file: Path) -> pd.DataFrame:
         elif suffix == ".jsonl":
             table = pd.read_json(io.StringIO(decode(content, str(file))), lines=True, dtype=False)
         else:
-            text = decode(content, str(file))
-            check_separator(text, str(file))
-            # A name may be NA or None.
-            table = pd.read_csv(
-                io.StringIO(text), dtype=NAMES, keep_default_na=False, na_values=[""], skipinitialspace=True
-            )
-            table = table.dropna(how="all", ignore_index=True)  # spreadsheets write empty rows as commas
+            table = read_csv(decode(content, str(file)), str(file), NAMES)
     except InputError:
         raise
     except FileNotFoundError as error:

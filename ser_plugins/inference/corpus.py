@@ -51,7 +51,7 @@ CROWD = 24  # recordings that babble is made of
 class Member:
     """A model that predicts a corpus.
 
-    Attributes
+    Parameters
     ----------
     source : str
         Its folder or name.
@@ -89,7 +89,7 @@ def _validated(training: Training, corpus: Reference) -> set[str]:
 class Predicted(NamedTuple):
     """Predictions of a corpus by models.
 
-    Attributes
+    Parameters
     ----------
     reference : Reference
         The utterances that were predicted, with the emotions that the models know.

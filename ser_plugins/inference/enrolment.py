@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import os
 import uuid
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from torch.nn import functional
 
-from ser_plugins.corpora.text import check_separator, decode
+from ser_plugins.corpora.text import decode, read_csv
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import select_labels
 from ser_plugins.inference.speaker import normalizes_by_speaker, speaker_statistics
@@ -62,8 +61,7 @@ def read_labelled(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(path)
     try:
         text = decode(path.read_bytes(), str(path))
-        check_separator(text, str(path))
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = read_csv(text, str(path), str).fillna("")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a CSV table of labelled clips") from error
     except pd.errors.ParserError as error:

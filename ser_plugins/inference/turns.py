@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import torch
 
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
-from ser_plugins.corpora.text import check_separator, decode
+from ser_plugins.corpora.text import decode, read_csv
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import select_labels
 from ser_plugins.inference.speaker import SECONDS, measure_speaker, normalizes_by_speaker, speech_features
@@ -85,12 +84,11 @@ def _read_rttm(text: str) -> pd.DataFrame:
 
 
 def _read_table(path: Path, text: str) -> pd.DataFrame:
-    check_separator(text, str(path))
-    table = pd.read_csv(io.StringIO(text), dtype={"speaker": str, "file": str}, keep_default_na=False)
+    table = read_csv(text, str(path), {"speaker": str, "file": str})
     if missing := [name for name in NEEDED if name not in table]:
         raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, table))}")
     times = {name: table[name].astype(float) for name in ("start", "end")}
-    return pd.DataFrame({"file": table.get("file"), **times, "speaker": table["speaker"]})
+    return pd.DataFrame({"file": table.get("file"), **times, "speaker": table["speaker"].fillna("")})
 
 
 def turns_of(turns: pd.DataFrame, recording: str | os.PathLike[str]) -> pd.DataFrame:

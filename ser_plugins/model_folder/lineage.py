@@ -23,7 +23,7 @@ OWN_SPEAKERS = "speakers of the training part"  # the initial weights of S2 in e
 class Training:
     """One training of a lineage.
 
-    Attributes
+    Parameters
     ----------
     run_id : str
         Identifier of the run.
@@ -193,7 +193,7 @@ def _with_keys(keys: Collection[str], corpus: str, speakers: Iterable[str]) -> s
 
 
 def tells_speakers(lineage: Lineage, corpus: str) -> bool:
-    """Return whether a lineage says which speakers of a corpus were heard: nothing in it is of unknown origin."""
+    """Return whether a lineage says which speakers of a corpus were heard: nothing in it has an unknown origin."""
     known_start = bool(lineage) and lineage[0].start in {NO_PRETRAINING, OWN_SPEAKERS}
     return known_start and all(one.speakers or corpus not in one.corpus.split("+") for one in lineage)
 

@@ -25,7 +25,7 @@ REMEDY = "download or export the folder again"
 class Parts(NamedTuple):
     """What a model folder holds.
 
-    Attributes
+    Parameters
     ----------
     modules : dict
         ``compute_features``, ``mean_var_norm``, ``embedding_model`` and ``classifier``.
@@ -64,7 +64,7 @@ class PlainModel:
     device : str, optional
         "cpu", "cuda", "cuda:1" …; by default a GPU if there is one.
 
-    Attributes
+    Parameters
     ----------
     mods, hparams, device, audio_normalizer, checksum
         As those of `ser_plugins.model_folder.loading.UtteranceClassifier`.

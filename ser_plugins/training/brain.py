@@ -12,10 +12,11 @@ from speechbrain.nnet.schedulers import update_learning_rate
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_plugins.errors import InputError
 from ser_plugins.training.augmentation import Augmentation
 from ser_plugins.training.centering import SpeakerCentering
 from ser_plugins.training.checkpoints import recover_best
-from ser_plugins.training.modules import set_epoch, unwrap, weight_groups
+from ser_plugins.training.modules import has_weights, set_epoch, unwrap, weight_groups
 from ser_plugins.training.objective import Objective, accuracy, check_settings, nearest_centroids
 from ser_plugins.training.weight_average import WeightAverage
 
@@ -68,6 +69,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         check_settings(hparams or {})
         super().__init__(modules, opt_class, {**DEFAULTS, **(hparams or {})}, run_opts, checkpointer)
         self.augmentation = Augmentation(self.hparams.wav_augment, self.hparams.feat_augment, self.hparams.mixup)
+        if self.hparams.classification_share and not has_weights(self.modules.classifier):
+            raise InputError("classification_share needs a classifier that is trained; give the SVM a head, or give 0")
         losses = (self.hparams.metric_loss, self.hparams.classification_loss)
         self.objective = Objective(*losses, self.augmentation.mixup, self.hparams.classification_share)
         self.center = SpeakerCentering(self.hparams.speaker_normalization)
@@ -162,7 +165,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         if stage == sb.Stage.TRAIN and epoch is not None:
             self.statistics: dict[str, list[float]] = {}
             set_epoch(self.train_set, epoch)
-            self.objective.begin_epoch(epoch, self._epochs())
+            if self.hparams.classification_share:
+                self.objective.begin_epoch(epoch, self._epochs())
             self._set_learning_rates(epoch)
             self._seed_step()
             return
@@ -174,9 +178,8 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
 
     def _epochs(self) -> int:
         """Epochs of the training; SpeechBrain's ``--debug`` ends it early."""
-        counter = self.epoch_counter
-        epochs = counter.limit if hasattr(counter, "limit") else len(counter) if hasattr(counter, "__len__") else 1
-        return min(epochs, self.debug_epochs) if self.debug else int(epochs)
+        epochs = int(getattr(self.epoch_counter, "limit", None) or len(self.epoch_counter))
+        return min(epochs, self.debug_epochs) if self.debug else epochs
 
     def _set_learning_rates(self, epoch: int) -> None:
         if self.hparams.lr_schedule is None:
@@ -191,7 +194,7 @@ class EncoderBrain(sb.Brain):  # type: ignore[misc]
         self.seed(int(getattr(self.epoch_counter, "current", 0)) * 2**32 + self.step)
 
     def seed(self, step: int) -> None:
-        """Seed all random generators for a step; those of epochs begin at 2^32."""
+        """Seed all random generators for a step; the steps of epochs begin at 2^32."""
         if self.hparams.step_seeds is not None:
             self.hparams.step_seeds(step, self.hparams.wav_augment)
 

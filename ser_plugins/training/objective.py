@@ -30,13 +30,13 @@ class Objective:
     mixup : Mixup
         Mixup of the batch, whose shares weight the losses of both labels.
     classification_share : float
-        Share of the epochs, at first, that have the classification loss alone; the rest has the metric loss alone. With
-        0, all epochs have both.
+        Share of the epochs, at first, that have the classification loss alone; the others have the metric loss alone.
+        With 0, all epochs have both.
 
     Attributes
     ----------
     classifies, measures : bool
-        Whether the epoch has a classification loss and a metric loss: see `begin_epoch`.
+        Whether the epoch has a classification loss and a metric loss; `begin_epoch` sets them.
 
     Example
     -------
@@ -64,18 +64,17 @@ class Objective:
         """Select the losses of an epoch, which counts from 1, of ``epochs``."""
         first = epoch <= int(self.classification_share * epochs)
         self.measures = self.metric_loss is not None and not first
-        self.classifies = first or not (self.classification_share and self.measures)
+        self.classifies = first or not self.classification_share
 
     def __call__(
         self, embeddings: Tensor, labels: Tensor, classifier: nn.Module, train: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Return the loss and, of a classifier with weights, its log-probabilities [B, C]."""
         loss = torch.zeros((), device=embeddings.device)
-        if self.measures:
+        if self.metric_loss is not None and self.measures:
             size = len(embeddings) if train else CHUNK
-            metric: Any = self.metric_loss
             parts = zip(torch.split(embeddings, size), torch.split(labels, size), strict=True)
-            loss = loss + torch.stack([metric(*part) for part in parts]).mean()
+            loss = loss + torch.stack([self.metric_loss(*part) for part in parts]).mean()
         if not (self.classifies and has_weights(classifier)):
             return loss, None
         scores = classifier(embeddings, *((labels,) if train else ())).squeeze(1)
@@ -131,6 +130,8 @@ def check_settings(hparams: Mapping[str, Any]) -> None:
     share = hparams.get("classification_share", 0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise InputError(f"classification_share: {share!r} is not allowed; give a number from 0 to less than 1")
+    if share and hparams.get("metric_loss") is None:
+        raise InputError("classification_share comes before a metric loss, and there is none; give a metric_loss, or 0")
     if mixup is not None and hparams.get("metric_loss") is not None and not share:
         raise InputError("mixup mixes two labels, and a metric loss needs one of each utterance; give --mixup null")
     if mixup is not None and centered:

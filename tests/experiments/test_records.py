@@ -151,3 +151,14 @@ def test_the_published_pages_are_those_of_the_records():
     expected = fold_table(experiments)
     expected.columns = expected.columns.astype(str)
     pd.testing.assert_frame_equal(kept, expected, atol=0.0051)
+
+
+def test_the_tables_of_the_ablations_are_means_of_their_record():
+    table = pd.read_csv(ROOT / "results_records/ablations.csv").replace({"corpus": summary.CORPORA})
+    page = (ROOT / "docs/ablations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| (RAVDESS|CREMA-D) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    groups = {name: part["valid_accuracy"] for name, part in table.groupby(["system", "corpus"])}
+    assert {(system, corpus) for system, corpus, _, _ in rows} == set(groups) and len(rows) == len(groups)
+    for system, corpus, folds, mean in rows:
+        assert int(folds) == len(groups[system, corpus])
+        assert float(mean) == pytest.approx(groups[system, corpus].mean(), abs=0.0501)

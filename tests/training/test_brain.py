@@ -325,12 +325,14 @@ def test_a_mixed_spectrogram_is_trained_for_both_of_its_labels():
         ({"backbone_lr_factor": -1}, "backbone_lr_factor: -1 is not allowed"),
         ({"frozen_epochs": "no"}, "frozen_epochs: 'no' is not allowed"),
         ({"classification_share": 1}, "classification_share: 1 is not allowed; give a number from 0"),
+        ({"classification_share": 0.5}, "comes before a metric loss, and there is none; give"),
+        ({"classification_share": 0.5, "metric_loss": TripletLoss(0.1)}, "needs a classifier that is trained"),
         ({"fit_passes": 1.5}, "fit_passes: 1.5 is not allowed; give a whole number"),
     ],
 )
 def test_settings_that_are_of_no_use_are_refused(hparams, says):
     with pytest.raises(InputError, match=says):
-        EncoderBrain(modules_of(), hparams=hparams)
+        EncoderBrain(modules_of(classifier=SVMClassifier(3)), hparams=hparams)
 
 
 def test_load_best_frees_the_audio(tmp_path):
