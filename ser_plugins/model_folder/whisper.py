@@ -138,7 +138,7 @@ def encoder_weights(arrays: Arrays) -> tuple[dict[str, Tensor], int]:
 
 
 def _configuration(weights: Mapping[str, Tensor], layers: int, heads: int) -> Any:
-    """Configure the encoder by the shapes of its weights; the smallest decoder is in the place of its own."""
+    """Configure the encoder by the shapes of its weights; the smallest decoder replaces its own."""
     size, bins, _ = weights["conv1.weight"].shape
     return library().WhisperConfig(
         d_model=size,
