@@ -36,14 +36,21 @@ class Table:
         Emotions in order; those of the file, sorted, where not given.
     exclude_faults : bool
         Leave out utterances that are silent, cut off or stand twice.
+    licence : str
+        Licence of the recordings, for the model card.
     """
 
     def __init__(
-        self, data_folder: str | None = None, labels: Sequence[str] | None = None, exclude_faults: bool = False
+        self,
+        data_folder: str | None = None,
+        labels: Sequence[str] | None = None,
+        exclude_faults: bool = False,
+        licence: str = "unknown",
     ) -> None:
         self.file = data_folder
         self.labels = labels
         self.exclude_faults = exclude_faults
+        self.licence = licence
 
     def read(self) -> Corpus:
         """Read and check the corpus."""
@@ -63,7 +70,7 @@ class Table:
         table = table[[column for column in [*COLUMNS, "fold"] if column in table.columns]].assign(fault="")
         table["fault"] = _find_copies(file, table, refuse=not self.exclude_faults)
         table, faults = check_utterances("table", table, [], {}, False, self.exclude_faults)
-        return Corpus("table", labels, table, faults)
+        return Corpus("table", labels, table, faults, licence=str(self.licence))
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -33,7 +33,7 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """A training corpus: its name, a description, its licence, and the licence's identifier on the Hub."""
+    """A training corpus: its name, a description, its licence, and the licence's identifier on the Hub, or "other"."""
 
     name: str
     about: str
@@ -42,7 +42,7 @@ class Source:
     acted: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.licence}: {self.about}"
+        return f"{self.name}, {self.licence}: {self.about}" if self.about else f"{self.name}: licence {self.licence}"
 
 
 SOURCES = {
@@ -73,6 +73,7 @@ UNKNOWN = (
     "The licence of some of the data is unknown, and so are the terms of the weights: "
     "ask who published the model before you use it."
 )
+OTHER = "The weights have the terms of all the data above."
 
 
 def model_card(folder: Path, repo_id: str, size: int, revision: str | None = None) -> str:
@@ -100,8 +101,8 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
     metrics = own_metrics(folder, config["labels"])
     lineage = own_lineage(folder, metrics)
     speakers = "eer" in metrics if metrics else folder.name == "encoder"
-    known, sources = data_sources(lineage)
-    identifier, licence = licence_of(known, complete=len(known) == len(sources))
+    sources = data_sources(lineage)
+    identifier, licence = licence_of(sources, complete=bool(sources) and not _unknown_start(lineage))
     results = emotion_results(folder, metrics, lineage) if metrics and not speakers else {}
     name = repo_id.split("/")[1]
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -114,7 +115,7 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         speakers=speakers,
         by_speaker=_by_speaker(config["modules"]),
         synthetic=bool(metrics and metrics["synthetic"]),
-        acted=any(source.acted for source in known),
+        acted=any(source.acted for source in sources),
         english=_english(lineage),
         labels=[_cell(label) for label in config["labels"]],
         size=size,
@@ -124,7 +125,7 @@ def model_card(folder: Path, repo_id: str, size: int, revision: str | None = Non
         parts=[(name, _expression(part)) for name, part in config["modules"].items()],
         run=_run(metrics) if metrics else "",
         **stress_results(folder / STRESS, checksum_of(config)),
-        sources=sources or ["The data are unknown."],
+        sources=[*sources, *_unknown_data(lineage)],
         licence=licence,
     )
 
@@ -242,37 +243,52 @@ def stages(lineage: Lineage, metrics: Metrics | None) -> list[str]:
     return [first, *map(_training, lineage[:-1]), *last]
 
 
-def data_sources(lineage: Lineage) -> tuple[list[Source], list[Source | str]]:
-    """Return the known corpora of a lineage, and a line for each corpus and for initial weights of unknown origin."""
-    found: dict[str, Source | str] = {}
+def data_sources(lineage: Lineage) -> list[Source]:
+    """Return the corpora of a lineage; those of a training that the card does not know are one source."""
+    found: dict[str, Source] = {}
     for training in lineage:
-        for name in _corpora(training):
-            other = SYNTHETIC if training.synthetic else f"`{name}`: licence {_licence(training)}"
-            found[name] = SOURCES.get(name, other)
-    if start := _unknown_start(lineage):
-        found[""] = f"The training data of {start} are unknown."
-    return [source for source in found.values() if isinstance(source, Source)], list(found.values())
+        others = [name for name in _corpora(training) if name not in SOURCES]
+        found |= {name: SOURCES[name] for name in _corpora(training) if name in SOURCES}
+        if others:
+            found[", ".join(others)] = SYNTHETIC if training.synthetic else _other_source(training, others)
+    return list(found.values())
 
 
-def licence_of(known: Sequence[Source], complete: bool) -> tuple[str, str]:
-    """Return the licence of the weights: its identifier on the Hub, and a sentence."""
-    identifiers = {source.identifier for source in known}
+def licence_of(sources: Sequence[Source], complete: bool) -> tuple[str, str]:
+    """Return the licence of the weights: its identifier on the Hub, and a sentence.
+
+    ``complete`` is False where some of the data are unknown.
+    """
+    identifiers = {source.identifier for source in sources} | (set() if complete else {"unknown"})
     if "cc-by-nc-sa-4.0" in identifiers:
-        return "cc-by-nc-sa-4.0", NON_COMMERCIAL if complete else f"{NON_COMMERCIAL} {UNKNOWN}"
-    if not known or not complete:
+        return "cc-by-nc-sa-4.0", f"{NON_COMMERCIAL} {UNKNOWN}" if "unknown" in identifiers else NON_COMMERCIAL
+    if "unknown" in identifiers:
         return "unknown", UNKNOWN
     if "odbl" in identifiers:
         return "odbl", "The weights have the licence of CREMA-D, ODbL 1.0."
+    if "other" in identifiers:
+        return "other", OTHER
     return "apache-2.0", "The weights have the licence of ser-plugins, Apache-2.0."
+
+
+def _other_source(training: Training, names: Sequence[str]) -> Source:
+    """Return the source of corpora that only their training describes.
+
+    The licence of a training is of all its corpora, so it says nothing of some of them.
+    """
+    licence = training.licence if len(names) == len(_corpora(training)) else "unknown"
+    listed = ", ".join(f"`{name}`" for name in names)
+    return Source(listed, "", licence, "unknown" if "unknown" in licence else "other")
+
+
+def _unknown_data(lineage: Lineage) -> list[str]:
+    """Return a line of what is not known of the data."""
+    start = _unknown_start(lineage)
+    return [f"The training data of {start} are unknown."] if start else [] if lineage else ["The data are unknown."]
 
 
 def _corpora(training: Training) -> list[str]:
     return training.corpus.split("+")
-
-
-def _licence(training: Training) -> str:
-    """Return the licence of a single corpus; merged ones record none of their own."""
-    return training.licence if len(_corpora(training)) == 1 else "unknown"
 
 
 def _unknown_start(lineage: Lineage) -> str:

@@ -54,6 +54,11 @@ def test_a_table_is_read_in_its_order(folder, kind, monkeypatch):
     assert corpus.faults.empty
 
 
+def test_its_licence_is_the_given_one(folder):
+    file = save(folder, rows())
+    assert Table(file).read().licence == "unknown" and Table(file, licence="CC0").read().licence == "CC0"
+
+
 def test_csv_and_parquet_are_the_same_corpus(folder):
     table = rows(id=["1", "2", "3"], fold=[1, 2, 1])
     csv, parquet = (Table(save(folder, table, kind)).read() for kind in ("csv", "parquet"))

@@ -78,7 +78,9 @@ def test_a_fold_below_the_mean_takes_no_warning(tmp_path, write_run):
         ({"corpus": "cremad"}, "odbl", "licence of CREMA-D, ODbL 1.0"),
         ({"corpus": "own"}, "unknown", "ask who published the model"),
         ({"corpus": "own", "licence": "unknown"}, "unknown", "`own`: licence unknown"),
-        ({"corpus": "own", "licence": "CC0"}, "unknown", "`own`: licence CC0"),
+        ({"corpus": "own", "licence": "CC0"}, "other", "`own`: licence CC0"),
+        ({"corpus": "own+more", "licence": "CC0; CC BY"}, "other", "`own`, `more`: licence CC0; CC BY"),
+        ({"corpus": "own+cremad", "licence": "CC0; ODbL 1.0"}, "unknown", "`own`: licence unknown"),
         ({"corpus": "demo", "synthetic": True}, "apache-2.0", "is of no use for real speech"),
         ({"corpus": "ravdess", "pretrained_encoder": "some/encoder"}, "cc-by-nc-sa-4.0", "ask who published the model"),
         ({"corpus": "cremad", "pretrained_encoder": "some/encoder"}, "unknown", "`some/encoder`, of which nothing"),
@@ -121,6 +123,13 @@ def test_earlier_stages_are_those_of_the_lineage(tmp_path, write_run):
     ]
     assert data.datasets == ["cremad", "ravdess"] and "ODbL" in card and "somewhere" not in card
     assert "earlier stage" not in card
+
+
+def test_a_licence_of_the_pre_training_is_that_of_its_record(tmp_path, write_run):
+    model = write_run(tmp_path / "fold1", corpus="cremad", pretrained_encoder="builtin")
+    record(model, {"corpus": "a+b", "strategy": "distil", "fold": None, "licence": "CC0"}, {"corpus": "cremad"})
+    card, data = write_card(model)
+    assert "`a`, `b`: licence CC0" in card and data.license == "odbl" and "is unknown" not in card
 
 
 def test_a_distilled_encoder_is_named_as_such(tmp_path, write_run):
