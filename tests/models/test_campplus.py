@@ -139,6 +139,18 @@ def test_training_sees_no_padding(whole):
     assert padded.grad[:, :41].any(2).all() and not padded.grad[:, 41:].any()
 
 
+def test_a_frozen_head_learns_nothing_and_the_rest_does():
+    network = CAMPPlus(block=1, freeze_head=True).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(torch.randn(3, 60, 80))[0].square().sum().backward()
+    optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any(name.startswith("head.") for name in changed)
+    learned = {name for name, _ in network.named_parameters() if name.startswith("xvector.")}
+    assert learned <= changed and "xvector.tdnn.nonlinear.batchnorm.running_mean" in changed
+
+
 def test_what_is_no_campplus_is_refused(whole):
     state = whole.state_dict()
     network = CAMPPlus(2)
