@@ -7,7 +7,8 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class WeightAverage:
@@ -84,10 +85,26 @@ class WeightAverage:
         network = self.networks[name].module
         for averaged, buffer in zip(network.buffers(), module.buffers(), strict=True):
             averaged.copy_(buffer)
-        update_bn(islice(inputs, self.batches), network)
+        _update_batchnorm(network.train(), islice(inputs, self.batches))
         network.eval()
 
     def clear(self) -> None:
         """Let go of the averages."""
         self.networks.clear()
         self._weights.clear()
+
+
+def _update_batchnorm(network: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Compute the statistics of batch normalisation over ``inputs``.
+
+    ``torch.optim.swa_utils.update_bn`` also resets layers that a frozen part of the network keeps in evaluation mode.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean of all batches
+    for batch in inputs if layers else ():
+        network(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

@@ -290,6 +290,29 @@ def test_the_averages_batch_norm_has_the_statistics_of_training_features(batches
     assert not norm.training and norm.momentum == 0.1
 
 
+def test_the_average_keeps_the_batch_norm_of_a_frozen_part():
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.frozen, self.trained = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+            torch.nn.init.constant_(self.frozen.running_mean, 7.0)
+
+        def train(self, mode=True):
+            super().train(mode)
+            self.frozen.eval()
+            return self
+
+        def forward(self, x):
+            return self.trained(self.frozen(x))
+
+    module, average = Network(), WeightAverage(0.9)
+    average.start({"network": module})
+    average.update_statistics("network", module, [torch.full((4, 2), 9.0)])
+    kept = average.networks["network"].module
+    assert kept.frozen.running_mean.tolist() == [7, 7]
+    torch.testing.assert_close(kept.trained.running_mean, torch.full((2,), 2.0), atol=1e-4, rtol=0)  # 9 − 7
+
+
 def test_a_mixed_spectrogram_is_trained_for_both_of_its_labels():
     modules = modules_of()
     brain = EncoderBrain(modules, hparams={"mixup": 0.5, "step_seeds": StepSeeds(1)})
