@@ -53,7 +53,7 @@ def run(recipe: Recipe) -> Path:
         facts = {
             "teacher": knowledge[-1].strategy if knowledge else tree["teacher"],
             "pretrained_encoder": pretrained_source(tree) or "none",
-            **run_facts(hparams, best),
+            **run_facts(best),
         }
         modules = {**brain.modules, "embedding_model": brain.modules["embedding_model"].encoder}
         run_on_main(export_encoder, [tree, shards, modules, best, facts, (*knowledge, *lineage), output])

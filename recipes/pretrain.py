@@ -55,7 +55,7 @@ def run(recipe: Recipe) -> Path:
             loaders = make_loaders(brain, tree, shards)
         best = fit(brain, *loaders)
 
-        facts = {"pretrained_encoder": pretrained_source(tree) or "none", **run_facts(hparams, best)}
+        facts = {"pretrained_encoder": pretrained_source(tree) or "none", **run_facts(best)}
         encoder = brain.modules["embedding_model"]
         modules = {**brain.modules, "embedding_model": encoder.encoder if reconstructs else encoder}
         run_on_main(export_encoder, [tree, shards, modules, best, facts, lineage, output])

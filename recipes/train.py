@@ -70,7 +70,7 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path, progress
         "pretrained_encoder": pretrained_source(tree) or tree.get("ssl_source", "none"),
         "transferred": {kind: len(names) for kind, names in transferred.items()},
         **({"valid_accuracy": best["accuracy"]} if "accuracy" in best else {}),
-        **run_facts(hparams, best),
+        **run_facts(best),
     }
     embeddings = embed_parts(brain, parts, corpus.labels, hparams["fit_passes"])
     thaw(brain.modules, replaced)

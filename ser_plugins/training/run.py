@@ -125,15 +125,17 @@ def make_brain(kind: type[AnyBrain], hparams: Hparams, options: Any, folder: Pat
 def fit(brain: EncoderBrain, train_loader: Any, valid_loader: Any) -> dict[str, Any]:
     """Train and load the best epoch; return what validation found there.
 
-    The result has the number of the best epoch as ``epoch``, and that of all epochs as ``epochs``.
+    The result has the number of the best epoch as ``epoch``, that of all epochs as ``epochs``, and the ``seconds`` that
+    they took.
 
     A network without weights is not trained: hand-made features, under a classifier that is fitted later.
     """
     if not any(map(has_weights, brain.modules.values())):
-        return {"epoch": 0, "epochs": 0}
+        return {"epoch": 0, "epochs": 0, "seconds": 0.0}
     brain.fit(brain.hparams.epoch_counter, train_loader, valid_loader)
-    epochs = brain.hparams.epoch_counter.current  # loading the best epoch resets it
-    return {**brain.load_best(), "epochs": epochs}
+    # Loading the best epoch resets both.
+    epochs, seconds = brain.hparams.epoch_counter.current, brain.hparams.stopwatch.seconds()
+    return {**brain.load_best(), "epochs": epochs, "seconds": seconds}
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -186,13 +188,13 @@ def finish(folder: Path, metrics: Mapping[str, Any]) -> None:
     shutil.rmtree(folder / "save", ignore_errors=True)
 
 
-def run_facts(hparams: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts that every run records of itself."""
+def run_facts(best: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts that every run records of itself; ``best`` is the result of `fit`."""
     return {
         "run_id": uuid.uuid4().hex,
         "epochs": best["epochs"],
         "best_epoch": best["epoch"],
-        "seconds": round(hparams["stopwatch"].seconds(), 1),
+        "seconds": round(best["seconds"], 1),
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit(),
         "versions": {name: version(name) for name in LIBRARIES},
