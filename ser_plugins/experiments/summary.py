@@ -71,7 +71,8 @@ CONTROL = (
 )
 REPEAT = (
     "PRESET is the system in lower case, with `_` for `-`; CORPUS is `ravdess` or `cremad`. The `metrics.json` of each "
-    "record has the command, the commit and the seconds of training."
+    "record has the command, the commit and the seconds of training; `results_records/folds.csv` has the accuracy of each "
+    "fold."
 )
 GROUPS = ["overlaps", "speaker_normalization"]
 HEADINGS = {
@@ -110,9 +111,6 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
     parts += [_differences(experiments), _ensembles(experiments)]
     if matrix := [row for one in experiments if (row := _across(one, records))]:
         parts.append(_table("Across corpora", ["system", "seed", "trained on", *CORPORA.values()], matrix, across.NOTE))
-    folds = fold_table(experiments)
-    cells = [[*map(str, name), *map(_number, row)] for name, row in zip(folds.index, folds.to_numpy(), strict=True)]
-    parts.append(_table("Accuracy of each fold", [*map(str, folds.index.names), *map(str, folds.columns)], cells))
     return "\n".join([*filter(None, parts), _repeat(experiments), _missing(experiments)])
 
 
@@ -221,7 +219,7 @@ def _repeat(experiments: Sequence[Experiment]) -> str:
         command = re.sub(r" --fold \S+", "", str(one.runs[0].metrics["command"])) + " --fold all"
         command = re.sub(r"hparams/\w+\.yaml", "hparams/PRESET.yaml", command)
         groups.setdefault(re.sub(rf"\b{one.corpus}\b", "CORPUS", command), []).append(one.strategy)
-    rows = [[f"`{command}`", ", ".join(dict.fromkeys(names))] for command, names in groups.items()]
+    rows = [[f"`{command}`", ", ".join(sorted(set(names)))] for command, names in groups.items()]
     return _table("How to repeat", ["command", "systems"], rows, REPEAT)
 
 
