@@ -71,8 +71,8 @@ CONTROL = (
 )
 REPEAT = (
     "PRESET is the system in lower case, with `_` for `-`; CORPUS is `ravdess` or `cremad`. The `metrics.json` of each "
-    "record has the command, the commit and the seconds of training; `results_records/folds.csv` has the accuracy of each "
-    "fold."
+    "record has the command, the commit and the seconds of training. `results_records/folds.csv` has the accuracy of "
+    "each fold."
 )
 GROUPS = ["overlaps", "speaker_normalization"]
 HEADINGS = {
