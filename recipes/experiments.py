@@ -144,8 +144,9 @@ def across(given: argparse.Namespace, _: list[str]) -> list[str]:
 
 
 def results(*_: object) -> list[str]:
-    write_results(RECORDS, ROOT / "RESULTS.md", ROOT / "README.md")
-    print(f"{ROOT / 'RESULTS.md'}, {ROOT / 'README.md'}")
+    files = [ROOT / name for name in ("RESULTS.md", "README.md", "docs/paper.md")]
+    write_results(RECORDS, *files)
+    print(*files, sep=", ")
     return leaderboard()
 
 

@@ -83,17 +83,23 @@ HEADINGS = {
 }
 
 
-def write_results(records: Path, page: Path, readme: Path) -> None:
-    """Write ``RESULTS.md``, the README's table, and the accuracy of each fold as ``folds.csv`` in ``records``."""
+def write_results(records: Path, page: Path, readme: Path, paper: Path) -> None:
+    """Write ``RESULTS.md``, the tables of the README and of docs/paper.md, and ``folds.csv`` in ``records``."""
     experiments = read_experiments(records)
     frame = measured(experiments, records)
-    text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise InputError(f"{readme} has no place for the table; write the lines {BEGIN} and {END}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    texts = [(file, _replace(file, table(frame))) for file, table in ((readme, readme_table), (paper, paper_table))]
     atomic_write(records / "folds.csv", fold_table(experiments).to_csv(lineterminator="\n", float_format="%.2f"))
     atomic_write(page, results_page(experiments, frame, records))
-    atomic_write(readme, f"{before}{BEGIN}\n{readme_table(frame)}{END}{after}")
+    for file, text in texts:
+        atomic_write(file, text)
+
+
+def _replace(file: Path, table: str) -> str:
+    """Return the text of a file with another table between its two marks."""
+    text = file.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise InputError(f"{file} has no place for the table; write the lines {BEGIN} and {END}")
+    return f"{text.split(BEGIN)[0]}{BEGIN}\n{table}{END}{text.split(END)[1]}"
 
 
 def measured(experiments: Sequence[Experiment], records: Path) -> pd.DataFrame:
@@ -133,6 +139,18 @@ def readme_table(frame: pd.DataFrame) -> str:
         rows.append([*map(Cell, cells)])
     columns = ["system", "RAVDESS, 8 emotions", "paper", "CREMA-D, 6 emotions", "paper"]
     return "\n".join([*Table("", columns, rows).lines(), ""])
+
+
+def paper_table(frame: pd.DataFrame) -> str:
+    """Write the table of docs/paper.md: the paper's strategies on ten folds, beside the paper's numbers."""
+    whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool) & frame["paper_mean"].notna()]
+    rows = [
+        [CORPORA[row["corpus"]], row["strategy"], _interval(row), *map(_number, (row["paper_mean"], gap))]
+        for _, row in whole.iterrows()
+        for gap in [row["mean"] - row["paper_mean"]]
+    ]
+    columns = ["corpus", "strategy", "accuracy", "paper", "difference"]
+    return "\n".join([*Table("", columns, [[*map(Cell, row)] for row in rows]).lines(), ""])
 
 
 def fold_table(experiments: Iterable[Experiment]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from ser_plugins.experiments.summary import (
     about,
     fold_table,
     measured,
+    paper_table,
     readme_table,
     results_page,
     write_results,
@@ -123,14 +124,27 @@ def test_a_division_by_utterance_stands_apart(results, tmp_path):
 
 def test_the_readme_lists_whole_rows_only(results, tmp_path):
     assert "S1" not in readme_table(measured(read_experiments(results), results))
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_results(results, tmp_path / "RESULTS.md", readme)
-    text = readme.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n| system |") and text.endswith(f"{END}\nafter\n") and "old" not in text
-    readme.write_text("no place")
+    files = [tmp_path / name for name in ("RESULTS.md", "README.md", "paper.md")]
+    for file in files[1:]:
+        file.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_results(results, *files)
+    for file, column in zip(files[1:], ("system", "corpus"), strict=True):
+        text = file.read_text()
+        assert text.startswith(f"before\n{BEGIN}\n| {column} |") and text.endswith(f"{END}\nafter\n")
+        assert "old" not in text
+    files[2].write_text("no place")
     with pytest.raises(InputError, match=re.escape(BEGIN)):
-        write_results(results, tmp_path / "RESULTS.md", readme)
+        write_results(results, *files)
+
+
+def test_the_papers_table_has_strategies_of_ten_folds_and_their_distance(results):
+    for strategy in ("S3", "S9"):
+        write_folds(results, strategy, [(fold, 3) for fold in range(1, 11)])
+    table = paper_table(measured(read_experiments(results), results))
+    [row] = [line for line in table.splitlines() if line.startswith("| RAVDESS")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:2] == ["RAVDESS", "S3"] and cells[2].startswith("75.0 [")
+    assert cells[3:] == ["79.8", "-4.8"]  # 75 - 79.78
 
 
 @pytest.mark.parametrize("strategy", ["S1", "S5", "S6", "S9-normalised", "Probe", "Bhavan"])
@@ -147,6 +161,8 @@ def test_the_published_pages_are_those_of_the_records():
     )
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
     assert readme.strip() == readme_table(frame).strip()
+    paper = (ROOT / "docs/paper.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    assert paper.strip() == paper_table(frame).strip()
     kept = pd.read_csv(ROOT / "results_records/folds.csv", index_col=[0, 1, 2])
     expected = fold_table(experiments)
     expected.columns = expected.columns.astype(str)
