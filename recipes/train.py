@@ -28,7 +28,16 @@ from ser_plugins.training.cross_validation import (
 from ser_plugins.training.frozen import freeze, thaw
 from ser_plugins.training.progress import Progress
 from ser_plugins.training.recipe import Recipe, start
-from ser_plugins.training.run import begin, exclusive, fit, load_pretrained, make_brain, pretrained_source, run_facts
+from ser_plugins.training.run import (
+    begin,
+    exclusive,
+    fit,
+    is_finished,
+    load_pretrained,
+    make_brain,
+    pretrained_source,
+    run_facts,
+)
 
 
 def run(recipe: Recipe) -> Path:
@@ -46,8 +55,10 @@ def run(recipe: Recipe) -> Path:
             corpus = run_on_main(prepare_corpus, [recipe, corpus])
         with Progress(recipe, folds) as progress:
             for fold in folds:
-                with exclusive(output / f"fold{fold}"):
-                    train_fold(recipe, corpus, fold, output / f"fold{fold}", progress)
+                folder = output / f"fold{fold}"
+                with exclusive(folder):
+                    if not is_finished({**recipe.tree, "fold": fold}, folder):  # by another process, meanwhile
+                        train_fold(recipe, corpus, fold, folder, progress)
         if recipe["fold"] == "all":
             run_on_main(summarise, [output])
     return output

@@ -203,6 +203,13 @@ def test_a_run_may_be_finished_from_other_folders(runs, train, tmp_path):
     train("s1", tmp_path / "again", cache_folder=tmp_path)
 
 
+def test_a_fold_that_another_process_finished_meanwhile_is_left_alone(runs, train_recipe, arguments, monkeypatch):
+    folder = runs("s1")
+    monkeypatch.setitem(train_recipe.__globals__, "missing_folds", lambda *_: [1])  # as it was at the start
+    monkeypatch.setitem(train_recipe.__globals__, "train_fold", lambda *_: pytest.fail("trained again"))
+    assert train_recipe(Recipe.from_arguments(arguments("s1", folder.parent))) == folder.parent
+
+
 def test_what_cannot_be_built_leaves_no_run_behind(train, tmp_path):
     with pytest.raises(InputError, match="cannot be built"):
         train("s1", tmp_path / "out", channels="[4, 8]")
