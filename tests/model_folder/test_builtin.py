@@ -1,5 +1,6 @@
 """The encoder that the package holds: its size, its loading, and fine-tuning from it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from ser_plugins.evaluation.calibration import probability_measures, probability
 from ser_plugins.evaluation.intervals import accuracy_interval
 from ser_plugins.evaluation.results import read_runs
 from ser_plugins.model_folder.lineage import read_lineage, speaker_keys
+from ser_plugins.model_folder.loading import read_config
+from ser_plugins.model_folder.plain import checksum_of
+from ser_plugins.model_folder.saving import CONFIG
 from ser_plugins.model_folder.source import builtin_folder
 from ser_plugins.training.run import load_pretrained
 from ser_plugins.training.transfer import find_weights
@@ -81,6 +85,25 @@ def test_the_emotion_model_is_small_and_its_card_has_the_figures_of_its_records(
         assert f"{100 * float(probability_measures(sums[0])['ece']):.1f} % on {title}" in card
         heard = read_lineage(folder / "model.safetensors")[-1].speakers
         assert not set(speaker_keys(f"{name}-{one}" for one in table["speaker"])) & set(heard)
+
+
+def test_the_card_of_the_emotion_model_has_its_result_under_distortions():
+    folder = builtin_folder("builtin:emotions")
+    result = json.loads((RECORDS / "models/emotions/stress.json").read_text(encoding="utf-8"))
+    assert result["models"] == [checksum_of(read_config(folder / CONFIG))]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for row in result["stress"]:
+        cells = [
+            "{value:.1f} [{low:.1f}, {high:.1f}]".format(**{key: 100 * row[name][key] for key in row[name]})
+            for name in ("accuracy", "changed")
+        ]
+        assert f"| {row['distortion']} | {' | '.join(cells)} |" in card
+    lost = [
+        result["stress"][0]["accuracy"]["value"] - row["accuracy"]["value"]
+        for row in result["stress"]
+        if row["distortion"].startswith(("white", "babble", "telephone", "reverb", "first"))
+    ]
+    assert f"cost {100 * min(lost):.0f} to {100 * max(lost):.0f} points" in card
 
 
 def test_the_emotion_model_answers_by_default():
