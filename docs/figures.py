@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,9 +11,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
+from ser_plugins.evaluation.figures import draw_stress, svg
 from ser_plugins.metric import COORDINATES, WHEEL
 
 HERE = Path(__file__).parent
+STRESS = HERE.parent / "results_records/models/emotions/stress.json"
 GREY = "#555555"
 COLOURS = {"negative": "#c0504d", "positive": "#3b7d4f", "neutral": "#666666"}
 NAMES = {  # where an emotion's name is not above its point
@@ -120,3 +124,5 @@ if __name__ == "__main__":
     pipeline(HERE / "pipeline.svg")
     wheel(HERE / "wheel.svg")
     rings(HERE / "rings.svg")
+    rows = json.loads(STRESS.read_text(encoding="utf-8"))["stress"]
+    (HERE / "stress.svg").write_bytes(svg(partial(draw_stress, rows=rows), 6.5, 4.5))
