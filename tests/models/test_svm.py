@@ -45,6 +45,7 @@ def machine(n_classes, C, gamma):
 @pytest.mark.parametrize("n_classes", [2, 3, 8])
 @pytest.mark.parametrize(("C", "gamma"), [(1, "scale"), (100, 0.5)])
 def test_equals_scikit_learn(n_classes, C, gamma):
+    pytest.importorskip("sklearn", minversion="1.8", reason="scikit-learn 1.8 is the first with temperature scaling")
     svm = fitted(n_classes, C=[C], gamma=[gamma])
     svc = machine(n_classes, C, gamma)
     embeddings, _ = part(n_classes, seed=3)
@@ -143,6 +144,7 @@ def test_embeddings_that_are_all_the_same_are_refused(embeddings, validation):
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_without_validation_it_calibrates_by_cross_validation(n_classes):
+    pytest.importorskip("sklearn", minversion="1.8", reason="scikit-learn 1.8 is the first with temperature scaling")
     embeddings, labels = part(n_classes, seed=1)
     svm = SVMClassifier(n_classes).fit(embeddings, labels)
     svc = SVC(gamma="scale", break_ties=True)
