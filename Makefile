@@ -11,10 +11,11 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxproc
 train: $(INSTALLED)
 	$(BIN)/python recipes/train.py hparams/s5.yaml
 
+# Types are not checked on Python 3.10: the stubs of its last NumPy and pandas differ.
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	if $(BIN)/python -c "import sys; sys.exit(sys.version_info < (3, 11))"; then $(BIN)/mypy; fi
 	$(PYTEST) -m "not slow"
 
 # The rest: trainings that are killed, several processes, whole models, the wheel, the site, the page in a browser.
