@@ -178,3 +178,26 @@ def test_the_tables_of_the_ablations_are_means_of_their_record():
     for system, corpus, folds, mean in rows:
         assert int(folds) == len(groups[system, corpus])
         assert float(mean) == pytest.approx(groups[system, corpus].mean(), abs=0.0501)
+
+
+def test_the_controls_of_the_ablations_are_those_of_their_predictions():
+    """By plain pandas; the intervals are those of `ser-plugins compare`, which has tests of its own."""
+    page = (ROOT / "docs/ablations.md").read_text(encoding="utf-8").split("## One choice at a time")[1].split("## ")[0]
+    rows = re.findall(
+        r"^\| .+ \| `([\w/.]+)` \| ([\d.]+) \| (?:–|(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]) \|$", page, re.MULTILINE
+    )
+    emotions = pd.concat([run.predictions() for run in read_runs(ROOT / "results_records/S9/ravdess/1")])
+    true = emotions.set_index("id")["emotion"]
+    found = {}
+    for name, *_ in rows:
+        path = ROOT / "results_records" / name
+        runs = [run.predictions() for run in read_runs(path)] if path.is_dir() else [pd.read_csv(path, dtype=str)]
+        predicted = pd.concat(runs).set_index("id")["predicted"]
+        assert set(predicted.index) == set(true.index)
+        found[name] = 100 * float((predicted == true[predicted.index]).mean())
+    assert len(rows) >= 3
+    for name, accuracy, *difference in rows:
+        assert float(accuracy) == pytest.approx(found[name], abs=0.0501)
+        if difference[0]:
+            value, low, high = map(float, difference)
+            assert value == pytest.approx(found[name] - found[rows[0][0]], abs=0.0501) and low < value < high
