@@ -55,17 +55,17 @@ def run(recipe: Recipe) -> Path:
             corpus = run_on_main(prepare_corpus, [recipe, corpus])
         with Progress(recipe, folds) as progress:
             for fold in folds:
-                folder = output / f"fold{fold}"
-                with exclusive(folder):
-                    if not is_finished({**recipe.tree, "fold": fold}, folder):  # by another process, meanwhile
-                        train_fold(recipe, corpus, fold, folder, progress)
+                with exclusive(output / f"fold{fold}"):
+                    train_fold(recipe, corpus, fold, output / f"fold{fold}", progress)
         if recipe["fold"] == "all":
             run_on_main(summarise, [output])
     return output
 
 
 def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path, progress: Progress) -> None:
-    """Train, evaluate and export one fold."""
+    """Train, evaluate and export one fold, unless another process has finished it since the run began."""
+    if is_finished({**recipe.tree, "fold": fold}, folder):
+        return
     parts = fold_parts(corpus, fold, recipe["n_folds"], recipe["split"])  # train, valid, test
     tree = fold_tree(recipe.tree, corpus, parts, fold)
     hparams = begin(tree, folder)

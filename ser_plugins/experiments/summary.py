@@ -142,7 +142,7 @@ def readme_table(frame: pd.DataFrame) -> str:
 
 
 def paper_table(frame: pd.DataFrame) -> str:
-    """Write the table of docs/paper.md: the paper's strategies on ten folds, beside the paper's numbers."""
+    """Write the table of docs/paper.md: the paper's strategies on ten folds, with the paper's numbers."""
     whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool) & frame["paper_mean"].notna()]
     rows = [
         [CORPORA[row["corpus"]], row["strategy"], _interval(row), *map(_number, (row["paper_mean"], gap))]

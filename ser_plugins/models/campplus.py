@@ -214,7 +214,7 @@ class CAMPPlus(nn.Module):
         The block whose frames are the descriptors; later ones are left out. Where not given, all blocks are there, the
         descriptors are the frames that the network itself pools, and `embed` computes the speaker embedding.
     freeze_head : bool
-        Keep the head as it is and fine-tune what follows, in about 60 % of the time.
+        Keep the head as it is, and fine-tune what follows; its gradients are not computed.
 
     Attributes
     ----------

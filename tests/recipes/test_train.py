@@ -206,7 +206,7 @@ def test_a_run_may_be_finished_from_other_folders(runs, train, tmp_path):
 def test_a_fold_that_another_process_finished_meanwhile_is_left_alone(runs, train_recipe, arguments, monkeypatch):
     folder = runs("s1")
     monkeypatch.setitem(train_recipe.__globals__, "missing_folds", lambda *_: [1])  # as it was at the start
-    monkeypatch.setitem(train_recipe.__globals__, "train_fold", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setitem(train_recipe.__globals__, "begin", lambda *_: pytest.fail("trained again"))
     assert train_recipe(Recipe.from_arguments(arguments("s1", folder.parent))) == folder.parent
 
 
