@@ -32,10 +32,10 @@ from ser_plugins.training.run import (
     begin,
     exclusive,
     fit,
+    initial_weights,
     is_finished,
     load_pretrained,
     make_brain,
-    pretrained_source,
     run_facts,
 )
 
@@ -71,6 +71,7 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path, progress
     hparams = begin(tree, folder)
     progress.watch(fold, hparams)
     lineage, transferred = load_pretrained(hparams["embedding_model"], tree)
+    sources = initial_weights(tree, hparams["embedding_model"], transferred)
     replaced = freeze(hparams, tree)  # only where freeze_backbone says so
 
     brain = make_brain(EncoderBrain, hparams, recipe.options, folder)
@@ -78,7 +79,7 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path, progress
     best = fit(brain, train_loader, valid_loader)
 
     facts = {
-        "pretrained_encoder": pretrained_source(tree) or tree.get("ssl_source", "none"),
+        "pretrained_encoder": sources,
         "transferred": {kind: len(names) for kind, names in transferred.items()},
         **({"valid_accuracy": best["accuracy"]} if "accuracy" in best else {}),
         **run_facts(best),

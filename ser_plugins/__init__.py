@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         SelectedClassifier,
     )
     from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
+    from ser_plugins.models.joint import JointBackbone
     from ser_plugins.models.logistic import LogisticClassifier
     from ser_plugins.models.lstm import LSTMBackbone
     from ser_plugins.models.mean_pooling import MeanPooling
@@ -54,6 +55,7 @@ __all__ = [
     "ForestClassifier",
     "GhostVLAD",
     "GradedTripletLoss",
+    "JointBackbone",
     "KaldiFbank",
     "LSTMBackbone",
     "LogisticClassifier",
@@ -110,6 +112,7 @@ __getattr__, __dir__ = attach(
         "models.feature_cnn": ["FeatureCNN"],
         "models.fitted": ["ForestClassifier", "NeighbourClassifier", "PerceptronClassifier", "SelectedClassifier"],
         "models.ghostvlad": ["GhostVLAD", "ProjectedGhostVLAD"],
+        "models.joint": ["JointBackbone"],
         "models.logistic": ["LogisticClassifier"],
         "models.lstm": ["LSTMBackbone"],
         "models.mean_pooling": ["MeanPooling"],

@@ -16,6 +16,7 @@ from ser_plugins.models.campplus import CAMPPlus
 from ser_plugins.models.encoder import UtteranceEncoder
 from ser_plugins.models.feature_cnn import FeatureCNN
 from ser_plugins.models.ghostvlad import GhostVLAD, ProjectedGhostVLAD
+from ser_plugins.models.joint import JointBackbone
 from ser_plugins.models.lstm import LSTMBackbone
 from ser_plugins.models.mean_pooling import MeanPooling
 from ser_plugins.models.patch_encoder import PatchEncoder
@@ -30,7 +31,8 @@ def _by_name(*classes: type[nn.Module]) -> dict[str, type[nn.Module]]:
 
 
 MODELS = _by_name(
-    CAMPPlus, FeatureCNN, LSTMBackbone, PatchEncoder, SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder
+    *(CAMPPlus, FeatureCNN, JointBackbone, LSTMBackbone, PatchEncoder),
+    *(SEResNet34, SSLBackbone, ThinResNet34, UtteranceEncoder),
 )
 POOLINGS = _by_name(AttentivePooling, GhostVLAD, MeanPooling, ProjectedGhostVLAD, StatisticsPooling)
 LOSSES = _by_name(ContrastiveLoss, EmotionConstrainedTripletLoss, GradedTripletLoss, SmoothedCrossEntropy, TripletLoss)

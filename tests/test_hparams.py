@@ -76,7 +76,8 @@ def test_every_preset_is_plain_hyperpyyaml_whose_parts_fit_together(name, write_
     corpus = "synthetic" if "pretrain" not in name else "speakers"
     tree = configuration.compose(name, corpus)
     if "ssl_source" in tree:
-        tree["ssl_source"] = str(write_ssl(tmp_path / "source", num_hidden_layers=3))
+        frames = {"conv_kernel": [10, 9, 9], "conv_stride": [5, 8, 8]}  # of 20 ms, as those of CAM++
+        tree["ssl_source"] = str(write_ssl(tmp_path / "source", num_hidden_layers=3, **frames))
     text = configuration.dump(tree)
     if name == "pretrain_rooms":
         text = text.replace("rir_csv: null", "rir_csv: rooms.csv")

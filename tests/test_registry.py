@@ -21,9 +21,23 @@ FRAMES = [64, 40, 17]
 SSL = {"model_type": "wavlm", "do_normalize": True, "num_hidden_layers": 2, "num_attention_heads": 2}
 SSL |= {"hidden_size": 16, "intermediate_size": 32, "num_conv_pos_embeddings": 6, "num_conv_pos_embedding_groups": 2}
 SSL |= {"conv_dim": [8, 8], "conv_kernel": [10, 9], "conv_stride": [5, 8], "num_feat_extract_layers": 2}
+JOINT_SSL = SSL | {
+    "conv_dim": [8] * 3,
+    "conv_kernel": [10, 9, 9],
+    "conv_stride": [5, 8, 8],
+    "num_feat_extract_layers": 3,
+}
+
+
+def joint_backbone():
+    campplus = [ser_plugins.KaldiFbank(), ser_plugins.MeanNorm(), ser_plugins.CAMPPlus(block=1)]
+    return ser_plugins.JointBackbone({"campplus": campplus, "ssl": [ser_plugins.SSLBackbone(JOINT_SSL)]})
+
+
 MODELS = {
     "CAMPPlus": (lambda: ser_plugins.CAMPPlus(block=1), (80,), 512),
     "FeatureCNN": (lambda: ser_plugins.FeatureCNN(40, channels=(8, 8, 8), dropout=0.0, embedding_size=12), (40,), 12),
+    "JointBackbone": (joint_backbone, (), 528),
     "LSTMBackbone": (lambda: ser_plugins.LSTMBackbone(9, 8, layers=2, with_input=True), (9,), 25),
     "PatchEncoder": (lambda: ser_plugins.PatchEncoder(9, width=4, codes=12, segment=5), (9,), 12),
     "SEResNet34": (lambda: ser_plugins.SEResNet34((8, 8, 16, 16), reduction=1), (257,), 16),
@@ -52,6 +66,7 @@ LOSSES = {
     "TripletLoss": lambda: ser_plugins.TripletLoss(margin=0.5),
 }
 SAMPLES_PER_FRAME = 100
+WAVEFORMS = ("JointBackbone", "SSLBackbone")  # their utterances of each length are computed apart
 # Their second result are lengths.
 BACKBONES = ("CAMPPlus", "LSTMBackbone", "PatchEncoder", "SEResNet34", "ThinResNet34")
 
@@ -72,7 +87,7 @@ def make(name, seed=0):
 def batch(name):
     """A padded batch, and its utterances alone."""
     size = {**MODELS, **POOLINGS}[name][1]
-    factor = SAMPLES_PER_FRAME if name == "SSLBackbone" else 1
+    factor = SAMPLES_PER_FRAME if name in WAVEFORMS else 1
     frames = [1] * len(FRAMES) if name == "FeatureCNN" else [factor * count for count in FRAMES]
     torch.manual_seed(1)
     alone = [torch.randn(count, *size) for count in frames]
@@ -185,9 +200,9 @@ def test_the_state_dict_is_all_that_was_learned(name):
     assert torch.equal(flat(other(x, lengths)), flat(module(x, lengths)))
 
 
-# An exported graph cannot compute utterances of each length apart, as SSLBackbone does.
+# An exported graph cannot compute utterances of each length apart.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in (*MODELS, *POOLINGS) if name != "SSLBackbone"])
+@pytest.mark.parametrize("name", [name for name in (*MODELS, *POOLINGS) if name not in WAVEFORMS])
 @torch.no_grad()
 def test_onnx_gives_the_same(name):
     module, (x, lengths, alone) = make(name), batch(name)

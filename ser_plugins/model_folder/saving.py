@@ -23,6 +23,7 @@ from ser_plugins.model_folder.description import describe
 from ser_plugins.model_folder.interface import LabelEncoder
 from ser_plugins.model_folder.layout import CHECKPOINT, CONFIG, HYPERPARAMS, SECTIONS, WEIGHTS, weighted_modules
 from ser_plugins.model_folder.reference import REFERENCE, reference_output
+from ser_plugins.models.joint import JointBackbone
 from ser_plugins.models.ssl import SSLBackbone
 
 __all__ = [
@@ -61,6 +62,10 @@ def self_contained(tree: configuration.Tree, embedding_model: nn.Module) -> conf
         The module that was built from it.
     """
     backbone = getattr(embedding_model, "backbone", None)
+    if isinstance(backbone, JointBackbone):
+        for name, network in zip(backbone.branches, backbone.networks(), strict=True):
+            if isinstance(network, SSLBackbone):
+                tree["embedding_model"]["backbone"]["branches"][name][-1]["source"] = network.description
     if isinstance(backbone, SSLBackbone):
         tree["embedding_model"]["backbone"]["source"] = backbone.description
         pooling = tree["embedding_model"]["pooling"]

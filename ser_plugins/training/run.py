@@ -114,6 +114,14 @@ def pretrained_source(tree: Mapping[str, Any]) -> str | None:
     return str(source).replace("{fold}", str(tree.get("fold"))) if isinstance(source, str) else source
 
 
+def initial_weights(tree: Mapping[str, Any], encoder: nn.Module, transferred: Mapping[str, list[str]]) -> str:
+    """Name the sources of an encoder's weights: the pre-trained encoder, and ``ssl_source`` for what it lacks."""
+    sources = [pretrained_source(tree)]
+    if len(transferred.get("matched", ())) < len(encoder.state_dict()):
+        sources.append(tree.get("ssl_source"))
+    return ", ".join(filter(None, sources)) or NO_PRETRAINING
+
+
 def make_brain(kind: type[AnyBrain], hparams: Hparams, options: Any, folder: Path) -> AnyBrain:
     """Make the Brain of a run, with checkpoints of its modules, epoch and time in ``save/``."""
     modules = {name: hparams[name] for name in MODULES}

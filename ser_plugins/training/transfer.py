@@ -16,6 +16,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.model_folder.lineage import LINEAGE
 from ser_plugins.model_folder.saving import CHECKPOINT, HYPERPARAMS, WEIGHTS
 from ser_plugins.model_folder.source import find_folder
+from ser_plugins.models.joint import JointBackbone
 
 logger = logging.getLogger(__name__)
 SHOWN = 5  # names of weights that a line of the log lists
@@ -66,7 +67,8 @@ def find_weights(source: str) -> Path:
 def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
     """Load into ``encoder`` all weights of ``source`` that fit by name and shape.
 
-    Clusters are kept where only the number of ghosts differs; new ghost clusters keep their initial values.
+    Clusters are kept where only the number of ghosts differs; new ghost clusters keep their initial values. Of a
+    `JointBackbone`, the weights of a single network go into the branch that does not load its weights itself.
 
     Parameters
     ----------
@@ -87,7 +89,7 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
     """
     path = find_weights(source)
     given = read_weights(path)
-    own = encoder.state_dict()
+    own = _receiver(encoder, given).state_dict()
     report: dict[str, list[str]] = {kind: [] for kind in KINDS}
     with torch.no_grad():
         for name, weight in own.items():
@@ -110,6 +112,17 @@ def transfer(encoder: nn.Module, source: str) -> dict[str, list[str]]:
             more = f": {names[:SHOWN]}{' …' * (len(names) > SHOWN)}" if kind != "matched" else ""
             logger.info("transfer: %d weights %s%s", len(names), KINDS[kind], more)
     return report
+
+
+def _receiver(encoder: nn.Module, given: Mapping[str, Tensor]) -> nn.Module:
+    """Return the module whose weights have the names that they have in the source."""
+    backbone = getattr(encoder, "backbone", None)
+    if not isinstance(backbone, JointBackbone) or given.keys() & encoder.state_dict().keys():
+        return encoder
+    networks = backbone.without_source()
+    if len(networks) != 1:
+        raise InputError(f"one source cannot fill {len(networks)} branches; leave one without weights, or none")
+    return nn.ModuleDict({"backbone": networks[0]})
 
 
 def check_features(tree: Mapping[str, Any], weights: Path) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 import torch
 from safetensors.torch import load_file
 from speechbrain.inference.classifiers import EncoderClassifier
 
+import ser_plugins
+from ser_plugins import CAMPPlus
 from ser_plugins.errors import InputError
+from ser_plugins.model_folder.convert import convert_campplus
 
 SCORES = ["happy", "sad"]
 
@@ -72,3 +76,30 @@ def test_a_source_that_is_none_is_told_before_any_work(train, own, tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path} gives no pre-trained network"):
         train("ssl", tmp_path / "out", **{**own, "ssl_source": tmp_path})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_joint_probe_holds_the_weights_of_both_networks(train, own, write_ssl, tmp_path):
+    torch.manual_seed(4)
+    whole, campplus = CAMPPlus(block=None), tmp_path / "campplus"
+    torch.save(whole.state_dict(), tmp_path / "campplus.pt")
+    convert_campplus(tmp_path / "campplus.pt", campplus)
+    steps = {"conv_kernel": [10, 9, 9], "conv_stride": [5, 8, 8]}  # frames of 20 ms, as those of CAM++
+    own |= {
+        "ssl_source": write_ssl(tmp_path / "rate", **steps),
+        "layer": 1,
+        "pretrained_encoder": campplus,
+        "crop_seconds": None,
+    }
+    del own["number_of_epochs"]
+    fold = train("probe_joint", tmp_path / "out", **own) / "fold1"
+    metrics, table = json.loads((fold / "metrics.json").read_text()), pd.read_csv(fold / "predictions.csv")
+    assert metrics["pretrained_encoder"] == f"{campplus}, {own['ssl_source']}"
+
+    shutil.rmtree(own["ssl_source"])
+    shutil.rmtree(campplus)
+    wavs = [torch.from_numpy(sf.read(tmp_path / f"{name}.wav", dtype="float32")[0]) for name in table.id]
+    model = ser_plugins.load(fold / "model")
+    found = model.mods.embedding_model.state_dict()["backbone.branches.campplus.2.head.conv1.weight"]
+    assert torch.equal(found, whole.state_dict()["head.conv1.weight"])
+    for wav, expected in zip(wavs, table[SCORES].to_numpy(), strict=True):
+        np.testing.assert_allclose(model.classify_batch(wav[None])[0][0], expected, atol=1e-2)  # stored in half
