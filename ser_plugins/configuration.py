@@ -21,7 +21,7 @@ Tree = dict[str, Any]
 REFERENCE = re.compile(r"<(\w+)>")
 READ_BY_CODE = {"seed", "labels", "speaker_normalization"}  # besides references
 HERE = Path(__file__).parent
-# The wheel holds the presets inside the package; a checkout has them beside it.
+# The wheel holds the presets inside the package; a checkout has them in hparams/.
 HPARAMS = HERE / "hparams" if (HERE / "hparams").is_dir() else HERE.parent / "hparams"
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/plugins.md, as they stand there."""
+"""The examples of docs/plugins.md, as the page has them."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ def train_recipe():
 
 @pytest.fixture
 def plugins(tmp_path, monkeypatch):
-    """The module my_plugins of the page, and its YAML files beside it."""
+    """The module my_plugins of the page, and its YAML files in the same folder."""
     (tmp_path / "my_plugins.py").write_text(f"{POOLING}\n\n{CORPUS}")
     (tmp_path / "corpora").mkdir()
     for name, text in SETTINGS.items():

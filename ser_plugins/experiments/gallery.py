@@ -21,7 +21,7 @@ PAPER = {"clusters": 10, "ghost_clusters": 10, "alpha": 11, "beta": 11}
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its PNG, with an SVG beside it, and its caption."""
+    """A figure: its PNG, an SVG of the same name, and its caption."""
 
     path: Path
     caption: str

@@ -302,8 +302,8 @@ class EmotionConstrainedTripletLoss(MetricLoss):
 class GradedTripletLoss(MetricLoss):
     """Triplet loss whose margin grows with how far the two emotions are apart in valence and arousal.
 
-    The loss is the mean of max(0, D(a, p) + m · d(a, n) − D(a, n)) over the triplets of ``TripletLoss``. d is the
-    distance of the two emotions, divided by the largest distance in the label set (see ``emotion_distances``). The
+    The loss is the mean of max(0, D(a, p) + m · d(a, n) − D(a, n)) over the triplets of ``TripletLoss``. The
+    distance d of two emotions is divided by the largest distance in the label set (see ``emotion_distances``). The
     paper's constraint has two steps, related or not. This loss orders all pairs, including those of neutral, and takes
     the coordinates from ratings. The margin between similar emotions is small: 0.08 m between angry and fearful.
 

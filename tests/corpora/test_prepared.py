@@ -178,7 +178,7 @@ prepare(paths, SpeechNormalizer(vad="none"), cache, 1)
 
 
 def start(cache, paths, half=""):
-    """Start a process that prepares files once it is told to."""
+    """Start a process that prepares files after a signal."""
     command = [sys.executable, "-c", PREPARE, str(cache), half, *map(str, paths)]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

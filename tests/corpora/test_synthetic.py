@@ -42,7 +42,7 @@ def median_f0(wav):
     # A window shortens long lags: dividing by its own autocorrelation undoes that.
     window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(640), 2048)) ** 2)
     normal = correlation[:, lags] / window[lags] * window[0] / correlation[:, :1]
-    # The first peak nearly as high as the highest: a multiple of the period is as good, too.
+    # The first peak nearly as high as the highest: a multiple of the period is as good.
     peak = (normal >= np.roll(normal, 1, 1)) & (normal >= np.roll(normal, -1, 1))
     first = (peak & (normal > 0.9 * normal.max(1, keepdims=True))).argmax(1)
     periodic = (normal.max(1) > 0.6) & (correlation[:, 0] > 0.1 * correlation[:, 0].max())

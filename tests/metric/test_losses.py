@@ -325,7 +325,7 @@ def test_statistics_count_the_triplets():
 
 
 def test_neutral_takes_one_plain_triplet():
-    """Alone in its polarity, it has no related emotion: D(a, p) + α < D(a, n) stands in for both constraints."""
+    """Alone in its polarity, it has no related emotion: D(a, p) + α < D(a, n) replaces both constraints."""
     labels = torch.tensor([0, 0, 1, 3])
     embeddings = batch(labels)
     loss = EmotionConstrainedTripletLoss(LABELS)

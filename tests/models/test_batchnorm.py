@@ -80,7 +80,7 @@ def test_conversion_to_sync_batch_norm_leaves_it():
 
 
 def test_evaluation_follows_training_at_once():
-    """What a few steps have learned is there in evaluation mode, too."""
+    """Evaluation mode uses what a few steps have learned."""
     torch.manual_seed(0)
     labels = torch.arange(16) % 4
     feats = torch.rand(16, 48, 40)

@@ -1,4 +1,4 @@
-"""The temperature against searches by hand; a softmax keeps it in its weights, a margin classifier beside them."""
+"""The temperature against searches by hand. A softmax keeps it in its weights, a margin classifier in a buffer."""
 
 import numpy as np
 import pytest

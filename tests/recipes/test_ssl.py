@@ -1,4 +1,4 @@
-"""Self-supervised networks end to end, on a table of two emotions, with a tiny network in the place of a real one."""
+"""Self-supervised networks end to end, on a table of two emotions, with a tiny network instead of a real one."""
 
 import json
 import shutil

@@ -105,7 +105,7 @@ def write_labels(save_folder):
 
 
 def prepare(name, block, output, options=None, **changes):
-    """Make the Brain of a recipe (voxceleb, iemocap or wav2vec2), a block of YAML in the place of its keys."""
+    """Make the Brain of a recipe (voxceleb, iemocap or wav2vec2), with some of its keys replaced by a block of YAML."""
     text = Path(__file__).with_name(f"{name}.yaml").read_text(encoding="utf-8")
     tree = configuration.YAML().load(text)
     tree |= configuration.YAML().load(block) or {}

@@ -1,4 +1,4 @@
-"""What is predicted, beside the utterances that it is predicted of."""
+"""Tables of predictions: each row has an utterance and what is predicted for it."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:y_pred contains classes")
 CLASSES = ["neutral", "happy", "sad", "angry"]
 
 
-def test_predictions_stand_beside_their_utterances():
+def test_each_row_has_an_utterance_and_its_prediction():
     table = pd.DataFrame({"id": ["a", "b"], "path": ["x", "y"], "speaker": ["01", "02"], "emotion": ["sad", "happy"]})
     table.index = [9, 4]
     scores = torch.randn(2, 1, 4).log_softmax(-1)

@@ -30,7 +30,7 @@ def test_what_looks_at_values_is_not_captured():
 
 @pytest.fixture
 def captured(monkeypatch):
-    """What is captured, in the place of a GPU's graphs: the passes themselves, tried three times before."""
+    """What is captured instead of a GPU's graphs: the passes themselves, tried three times before."""
     found = []
 
     def make(passes, inputs, **_):

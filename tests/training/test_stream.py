@@ -1,4 +1,4 @@
-"""Each utterance once an epoch, whoever reads, wherever the reading was broken off."""
+"""Each utterance once an epoch, whoever reads, wherever the reading was interrupted."""
 
 import math
 

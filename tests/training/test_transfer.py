@@ -1,4 +1,4 @@
-"""Weights from another run: what fits is loaded, and all is told by name."""
+"""Weights from another run: what fits is loaded, and each name is reported."""
 
 import os
 from pathlib import Path
