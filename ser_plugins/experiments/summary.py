@@ -27,6 +27,8 @@ BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
+PROBES = ["Probe", "Probe-joint"]
+README = [f"{name}{ending}" for name in (*STRATEGIES, *PROBES) for ending in ("", "-normalised")]
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
 # Steps of the paper, then comparisons with later strategies: first minus second.
 PAIRS = [
@@ -38,6 +40,9 @@ PAIRS = [
     ("S5", "S4"),
     ("S6", "S3"),
     ("S9", "Probe"),
+    ("Probe-joint", "Probe"),
+    ("Probe-joint", "Probe-whisper"),
+    ("Probe-joint-normalised", "Probe-normalised"),
 ]
 ENSEMBLES = [
     ("Probe", "Probe-whisper"),
@@ -127,9 +132,9 @@ def systems(experiments: Iterable[Experiment]) -> str:
 
 
 def readme_table(frame: pd.DataFrame) -> str:
-    """Write the table of the README: strategies and probes with ten folds, and the paper's numbers."""
+    """Write the table of the README: some systems with ten folds, and the paper's numbers."""
     whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool)]
-    whole = whole[~whole["strategy"].isin([*COMPETITORS, *OTHERS])]
+    whole = whole[whole["strategy"].isin(README)]
     rows = []
     for (normalised, strategy), part in whole.groupby(["speaker_normalization", "strategy"]):
         cells = [f"{'*speaker-normalised:* ' * bool(normalised)}{about(str(strategy))}"]
