@@ -50,8 +50,9 @@ def run(recipe: Recipe) -> Path:
         train_loader, valid_loader = make_loaders(brain, tree, shards, targets)
         best = fit(brain, train_loader, valid_loader)
 
+        teachers = [knowledge[-1].strategy if knowledge else tree["teacher"], tree.get("ssl_source")]
         facts = {
-            "teacher": knowledge[-1].strategy if knowledge else tree["teacher"],
+            "teacher": ", ".join(filter(None, teachers)),
             "pretrained_encoder": pretrained_source(tree) or "none",
             **run_facts(best),
         }

@@ -133,7 +133,7 @@ def test_every_key_of_a_preset_is_used(name):
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(PRESETS) - BASES - {"pretrain", "pretrain_rooms", "mao_pretrain", "distil", "teacher"})
+    "name", sorted(set(PRESETS) - BASES - {"pretrain", "pretrain_rooms", "mao_pretrain", "distil", "distil_joint"})
 )
 def test_every_key_that_training_reads_is_there(name):
     files = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +82,9 @@ class JointBackbone(nn.Module):
         """
         if wavs.dim() != 2:
             raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
-        wavs = wavs * frame_mask(count_frames(wavs.unsqueeze(2), lengths), wavs.shape[1])
         found, counts = [], []
-        for branch in self.branches.values():
-            descriptors, relative = self._describe(branch, wavs, lengths)  # type: ignore[arg-type]
+        for network, feats in self._inputs(wavs, lengths):
+            descriptors, relative = network(feats, lengths)
             found.append(descriptors)
             counts.append((relative.double() * descriptors.shape[1]).round().long())
         frames, most = torch.stack(counts).aminmax(dim=0)
@@ -95,11 +95,18 @@ class JointBackbone(nn.Module):
         joined = torch.cat([descriptors[:, :total] for descriptors in found], dim=2)
         return joined * frame_mask(frames, total).unsqueeze(2), relative_lengths(frames, total)
 
-    def _describe(self, branch: nn.ModuleList, wavs: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        *before, network = branch
-        feats = wavs
-        if before:
-            features, norm = before
-            feats = norm(features(wavs).to(wavs.dtype), lengths)
-        result: tuple[Tensor, Tensor] = network(feats, lengths)
-        return result
+    def embed(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Concatenate the embeddings [B, E] that the method ``embed`` of each network makes of ``wavs`` [B, T]."""
+        found = [network.embed(feats, lengths) for network, feats in self._inputs(wavs, lengths)]
+        return torch.cat(found, dim=1)
+
+    def _inputs(self, wavs: Tensor, lengths: Tensor | None) -> Iterator[tuple[Any, Tensor]]:
+        """Yield each network and its input; a waveform is blank after the end of its utterance."""
+        wavs = wavs * frame_mask(count_frames(wavs.unsqueeze(2), lengths), wavs.shape[1])
+        for branch in self.branches.values():
+            modules: list[Any] = [*branch.children()]
+            feats = wavs
+            if len(modules) > 1:
+                features, norm, _ = modules
+                feats = norm(features(wavs).to(wavs.dtype), lengths)
+            yield modules[-1], feats

@@ -22,6 +22,7 @@ from ser_plugins.corpora.shards import Shard, ShardFolder
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.model_folder.lineage import Lineage, read_lineage
+from ser_plugins.models.joint import JointBackbone
 from ser_plugins.training.stream import UtteranceStream
 from ser_plugins.training.transfer import find_weights, read_weights
 
@@ -116,6 +117,8 @@ class Teacher(nn.Module):
     def load(self, source: str | None) -> Lineage:
         """Load the weights of ``backbone`` and ``speaker`` from a folder, all of them.
 
+        Of a `JointBackbone`, the networks that do not load their weights themselves take them.
+
         Parameters
         ----------
         source : str
@@ -137,7 +140,7 @@ class Teacher(nn.Module):
             return ()
         path = find_weights(source)
         given = {name.removeprefix("backbone."): weight for name, weight in read_weights(path).items()}
-        for network in filter(None, (self.backbone, self.speaker)):
+        for network in (*_without_weights(self.backbone), *_without_weights(self.speaker)):
             own = network.state_dict()
             wrong = [name for name, weight in own.items() if name not in given or given[name].shape != weight.shape]
             if wrong:
@@ -155,6 +158,12 @@ class Teacher(nn.Module):
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _without_weights(network: nn.Module | None) -> list[nn.Module]:
+    if isinstance(network, JointBackbone):
+        return network.without_source()
+    return [] if network is None else [network]
 
 
 def frame_period(describe: Callable[[Tensor], Tensor], device: torch.device) -> int:

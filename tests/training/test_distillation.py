@@ -375,6 +375,24 @@ def test_a_teacher_takes_the_weights_and_the_lineage_of_its_folder(tmp_path):
     assert teacher.load("own") == ()
 
 
+def test_two_teachers_describe_the_same_frames(tmp_path, write_ssl):
+    torch.manual_seed(6)
+    whole = CAMPPlus(block=None)
+    folder = write_teacher(tmp_path / "teacher", whole.state_dict())
+    frames = {"conv_kernel": [10, 9, 9], "conv_stride": [5, 8, 8]}  # of 20 ms, as those of CAM++
+    changes = {"ssl_source": str(write_ssl(tmp_path / "source", **frames)), "layer": 1, "data_folder": "speech"}
+    teacher = configuration.build(configuration.compose("distil_joint", "speakers", changes))["teacher_network"]
+    teacher.load(str(folder))
+    clip = 0.1 * torch.randn(1, 12800)
+    [blocks], embedding = teacher(clip, torch.ones(1))
+    feats = MeanNorm()(KaldiFbank()(clip))
+    torch.testing.assert_close(embedding, whole.eval().embed(feats))
+    alone = Teacher(KaldiFbank(), MeanNorm(), CAMPPlus(block=2))
+    alone.load(str(folder))
+    assert blocks.shape == (10, 1024 + 16)
+    torch.testing.assert_close(blocks[:9, :1024], alone(clip, torch.ones(1))[0][0][:9], atol=1e-4, rtol=1e-3)
+
+
 def test_a_wrong_teacher_is_one_line(tmp_path):
     wrong = write_teacher(tmp_path / "wrong", {"linear.bias": torch.zeros(10), "linear.weight": torch.zeros(3, 6)})
     cases = {
