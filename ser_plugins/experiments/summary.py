@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pandas as pd
 from ser_plugins.configuration import HPARAMS
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.intervals import difference_interval
+from ser_plugins.evaluation.protocol import N_FOLDS
 from ser_plugins.evaluation.results import Run
 from ser_plugins.experiments import across
 from ser_plugins.experiments.ensemble import average, measure_folds, shared_runs
@@ -23,7 +24,8 @@ from ser_plugins.files import atomic_write
 CORPORA = {"ravdess": "RAVDESS", "cremad": "CREMA-D"}
 HEADER = re.compile(r"# [^:\n]+: (?P<about>.+?)\.(?: |\n)")
 COLUMNS = ["system", "seed", "folds", "accuracy", "deviation", "95 % interval", "UAR", "macro F1", "paper"]
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+PLACES = "<!-- {} -->", "<!-- end of {} -->"  # marks around a table
+UTTERANCE = "-utterance"  # ending of the presets of the control
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
@@ -92,19 +94,24 @@ def write_results(records: Path, page: Path, readme: Path, paper: Path) -> None:
     """Write ``RESULTS.md``, the tables of the README and of docs/paper.md, and ``folds.csv`` in ``records``."""
     experiments = read_experiments(records)
     frame = measured(experiments, records)
-    texts = [(file, _replace(file, table(frame))) for file, table in ((readme, readme_table), (paper, paper_table))]
+    texts = [(readme, {"results": readme_table(frame)})]
+    texts += [(paper, {"results": paper_table(frame), "control": control_table(experiments)})]
+    pages = [(file, _replace(file, tables)) for file, tables in texts]
     atomic_write(records / "folds.csv", fold_table(experiments).to_csv(lineterminator="\n", float_format="%.2f"))
     atomic_write(page, results_page(experiments, frame, records))
-    for file, text in texts:
+    for file, text in pages:
         atomic_write(file, text)
 
 
-def _replace(file: Path, table: str) -> str:
-    """Return the text of a file with another table between its two marks."""
+def _replace(file: Path, tables: Mapping[str, str]) -> str:
+    """Return the text of a file with other tables between their two marks."""
     text = file.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise InputError(f"{file} has no place for the table; write the lines {BEGIN} and {END}")
-    return f"{text.split(BEGIN)[0]}{BEGIN}\n{table}{END}{text.split(END)[1]}"
+    for name, table in tables.items():
+        begin, end = (place.format(name) for place in PLACES)
+        if begin not in text or end not in text:
+            raise InputError(f"{file} has no place for the table; write the lines {begin} and {end}")
+        text = f"{text.split(begin)[0]}{begin}\n{table}{end}{text.split(end)[1]}"
+    return text
 
 
 def measured(experiments: Sequence[Experiment], records: Path) -> pd.DataFrame:
@@ -158,6 +165,24 @@ def paper_table(frame: pd.DataFrame) -> str:
     return "\n".join([*Table("", columns, [[*map(Cell, row)] for row in rows]).lines(), ""])
 
 
+def control_table(experiments: Sequence[Experiment]) -> str:
+    """Write the table of the control in docs/paper.md: each system divided by speaker and by utterance."""
+    found = {(one.corpus, one.strategy): one for one in reversed(experiments) if len(one.runs) == N_FOLDS}
+    rows = []
+    for (corpus, strategy), other in sorted(found.items()):
+        name = strategy.removesuffix(UTTERANCE)
+        if not other.overlaps or (corpus, name) not in found:
+            continue
+        means = [_mean(one.runs) for one in (found[corpus, name], other)]
+        rows.append([CORPORA[corpus], name, *map(_share, means), _share(means[1] - means[0])])
+    columns = ["corpus", "system", "divided by speaker", "divided by utterance", "difference"]
+    return "\n".join([*Table("", columns, [[*map(Cell, row)] for row in rows]).lines(), ""])
+
+
+def _mean(runs: Sequence[Run]) -> float:
+    return sum(float(run.metrics["accuracy"]) for run in runs) / len(runs)
+
+
 def fold_table(experiments: Iterable[Experiment]) -> pd.DataFrame:
     """Tabulate the accuracy of each fold in percent: a row an experiment, a column a fold."""
     rows = {
@@ -209,7 +234,7 @@ def _differences(experiments: Sequence[Experiment]) -> str:
     for (corpus, title), (first, second) in product(CORPORA.items(), PAIRS):
         if runs := _together(experiments, (first, second), corpus):
             frames = [[run.predictions() for run in one] for one in runs]
-            means = [sum(float(run.metrics["accuracy"]) for run in one) / len(one) for one in runs]
+            means = [_mean(one) for one in runs]
             ends = "–".join(map(_share, difference_interval(*frames)))
             rows.append([title, f"{first} − {second}", str(len(runs[0])), _share(means[0] - means[1]), ends])
     note = "Percentage points, on the folds that both have; the interval resamples the actors of both together."

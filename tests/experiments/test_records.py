@@ -16,9 +16,9 @@ from ser_plugins.experiments.leaderboard import own_cards
 from ser_plugins.experiments.records import record
 from ser_plugins.experiments.runs import read_experiments
 from ser_plugins.experiments.summary import (
-    BEGIN,
-    END,
+    PLACES,
     about,
+    control_table,
     fold_table,
     measured,
     paper_table,
@@ -123,18 +123,29 @@ def test_a_division_by_utterance_stands_apart(results, tmp_path):
     assert not own_cards(results)
 
 
+def test_the_control_stands_next_to_the_division_by_speaker(results):
+    write_folds(results, "S3", [(fold, 3) for fold in range(1, 11)])
+    write_folds(results, "S3-utterance", [(fold, 4) for fold in range(1, 11)])
+    for file in results.glob("S3-utterance/**/metrics.json"):
+        file.write_text(file.read_text().replace('"seed": 1', '"seed": 1, "split": "utterance"'))
+    rows = control_table(read_experiments(results)).splitlines()
+    assert [row for row in rows if "RAVDESS" in row] == ["| RAVDESS | S3 | 75.0 | 100.0 | 25.0 |"]
+
+
 def test_the_readme_lists_whole_rows_only(results, tmp_path):
     assert "S1" not in readme_table(measured(read_experiments(results), results))
     files = [tmp_path / name for name in ("RESULTS.md", "README.md", "paper.md")]
-    for file in files[1:]:
-        file.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    places = [("results", "system"), ("results", "corpus"), ("control", "corpus")]
+    marks = [tuple(place.format(name) for place in PLACES) for name, _ in places]
+    blocks = [f"before\n{begin}\nold\n{end}\nafter\n" for begin, end in marks]
+    for file, block in zip(files[1:], (blocks[0], blocks[1] + blocks[2]), strict=True):
+        file.write_text(block)
     write_results(results, *files)
-    for file, column in zip(files[1:], ("system", "corpus"), strict=True):
-        text = file.read_text()
-        assert text.startswith(f"before\n{BEGIN}\n| {column} |") and text.endswith(f"{END}\nafter\n")
-        assert "old" not in text
+    parts = [part.removeprefix("before\n") for file in files[1:] for part in file.read_text().split("after\n")[:-1]]
+    for part, (begin, end), (_, column) in zip(parts, marks, places, strict=True):
+        assert part.startswith(f"{begin}\n| {column} |") and part.endswith(f"{end}\n") and "old" not in part
     files[2].write_text("no place")
-    with pytest.raises(InputError, match=re.escape(BEGIN)):
+    with pytest.raises(InputError, match=re.escape(marks[0][0])):
         write_results(results, *files)
 
 
@@ -160,10 +171,14 @@ def test_the_published_pages_are_those_of_the_records():
     assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(
         experiments, frame, ROOT / "results_records"
     )
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
-    assert readme.strip() == readme_table(frame).strip()
-    paper = (ROOT / "docs/paper.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
-    assert paper.strip() == paper_table(frame).strip()
+    for name, place, expected in (
+        ("README.md", "results", readme_table(frame)),
+        ("docs/paper.md", "results", paper_table(frame)),
+        ("docs/paper.md", "control", control_table(experiments)),
+    ):
+        begin, end = (mark.format(place) for mark in PLACES)
+        found = (ROOT / name).read_text(encoding="utf-8").split(begin)[1].split(end)[0]
+        assert found.strip() == expected.strip()
     kept = pd.read_csv(ROOT / "results_records/folds.csv", index_col=[0, 1, 2])
     expected = fold_table(experiments)
     expected.columns = expected.columns.astype(str)
