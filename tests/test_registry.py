@@ -31,7 +31,9 @@ JOINT_SSL = SSL | {
 
 def joint_backbone():
     campplus = [ser_plugins.KaldiFbank(), ser_plugins.MeanNorm(), ser_plugins.CAMPPlus(block=1)]
-    return ser_plugins.JointBackbone({"campplus": campplus, "ssl": [ser_plugins.SSLBackbone(JOINT_SSL)]})
+    return ser_plugins.JointBackbone(
+        {"campplus": campplus, "ssl": [ser_plugins.SSLBackbone(JOINT_SSL)]}, speeds=(100, 90)
+    )
 
 
 MODELS = {

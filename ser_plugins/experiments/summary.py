@@ -29,7 +29,7 @@ UTTERANCE = "-utterance"  # ending of the presets of the control
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
-PROBES = ["Probe", "Probe-joint"]
+PROBES = ["Probe", "Probe-joint", "Probe-speeds"]
 README = [f"{name}{ending}" for name in (*STRATEGIES, *PROBES) for ending in ("", "-normalised")]
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
 # Steps of the paper, then comparisons with later strategies: first minus second.
@@ -44,7 +44,9 @@ PAIRS = [
     ("S9", "Probe"),
     ("Probe-joint", "Probe"),
     ("Probe-joint", "Probe-whisper"),
+    ("Probe-speeds", "Probe-joint"),
     ("Probe-joint-normalised", "Probe-normalised"),
+    ("Probe-speeds-normalised", "Probe-joint-normalised"),
 ]
 ENSEMBLES = [
     ("Probe", "Probe-whisper"),

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ser_plugins.errors import InputError
 from ser_plugins.lengths import count_frames, frame_mask, relative_lengths
 from ser_plugins.models.ssl import SSLBackbone
 
+NORMAL = 100  # the speed of the recording, in percent
 SLACK = 4  # frames that networks of one rate may differ by, at the end of an utterance
 
 
@@ -20,13 +22,16 @@ class JointBackbone(nn.Module):
 
     Networks that were trained for different tasks describe different things: a speaker encoder the voice, a speech
     recogniser what is said. Their frames must have the same rate. An utterance has as many descriptors as the branch
-    with the fewest frames.
+    with the fewest frames. With several ``speeds`` it is described at each of them, and the descriptors follow one
+    another in time: statistics over them depend less on the speaking rate and the pitch.
 
     Parameters
     ----------
     branches : mapping of str to sequence of torch.nn.Module
         The modules of each backbone in their order: features, normalisation and network, as ``[KaldiFbank(),
         MeanNorm(), CAMPPlus()]``; or the network alone where it takes waveforms, as `SSLBackbone` does.
+    speeds : sequence of int
+        In percent, as SpeechBrain's ``SpeedPerturb`` takes them: 110 is faster and higher by a tenth.
 
     Attributes
     ----------
@@ -36,7 +41,8 @@ class JointBackbone(nn.Module):
     Raises
     ------
     InputError
-        If there is no branch, one has neither one nor three modules, or the rates of their frames differ.
+        If there is no branch, one has neither one nor three modules, the rates of their frames differ, or there is no
+        speed above 0.
 
     Example
     -------
@@ -48,10 +54,13 @@ class JointBackbone(nn.Module):
     (torch.Size([2, 49, 1536]), tensor([1.0000, 0.4898]))
     """
 
-    def __init__(self, branches: Mapping[str, Sequence[nn.Module]]) -> None:
+    def __init__(self, branches: Mapping[str, Sequence[nn.Module]], speeds: Sequence[int] = (100,)) -> None:
         super().__init__()
         if not branches or any(len(branch) not in (1, 3) for branch in branches.values()):
             raise InputError("a branch of JointBackbone is [features, normalisation, network] or [network]; give one")
+        if not speeds or min(speeds) <= 0:
+            raise InputError(f"speeds must be percentages above 0, got {list(speeds)}")
+        self.speeds = tuple(speeds)
         self.branches = nn.ModuleDict({name: nn.ModuleList(branch) for name, branch in branches.items()})
         self.output_size: int = sum(network.output_size for network in self.networks())  # type: ignore[misc]
 
@@ -82,6 +91,14 @@ class JointBackbone(nn.Module):
         """
         if wavs.dim() != 2:
             raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
+        found = [self._describe(*self._at_speed(wavs, lengths, speed)) for speed in self.speeds]
+        frames = sum(counts for _, counts in found)
+        assert isinstance(frames, Tensor)
+        rows = [torch.cat([one[row, : counts[row]] for one, counts in found]) for row in range(len(wavs))]
+        return pad_sequence(rows, batch_first=True), relative_lengths(frames, int(frames.max()))
+
+    def _describe(self, wavs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the descriptors [B, T'', D] of all branches, and how many each utterance has [B]."""
         found, counts = [], []
         for network, feats in self._inputs(wavs, lengths):
             descriptors, relative = network(feats, lengths)
@@ -92,17 +109,30 @@ class JointBackbone(nn.Module):
             found_frames = ", ".join(str(int(one.max())) for one in counts)
             raise InputError(f"the branches have {found_frames} frames; give networks of one rate")
         total = int(frames.max())
-        joined = torch.cat([descriptors[:, :total] for descriptors in found], dim=2)
-        return joined * frame_mask(frames, total).unsqueeze(2), relative_lengths(frames, total)
+        return torch.cat([descriptors[:, :total] for descriptors in found], dim=2), frames
+
+    @staticmethod
+    def _at_speed(wavs: Tensor, lengths: Tensor | None, speed: int) -> tuple[Tensor, Tensor]:
+        """Change the speed of waveforms [B, T], blank after the end of each utterance; return their lengths, too."""
+        from torchaudio.functional import resample  # noqa: PLC0415 — takes a while
+
+        samples = count_frames(wavs.unsqueeze(2), lengths)
+        wavs = wavs * frame_mask(samples, wavs.shape[1])
+        if speed != NORMAL:
+            with torch.autocast(wavs.device.type, enabled=False):
+                wavs = resample(wavs, speed, NORMAL)
+            samples = torch.div(samples * NORMAL + speed - 1, speed, rounding_mode="floor")
+            wavs = wavs * frame_mask(samples, wavs.shape[1])
+        return wavs, relative_lengths(samples, wavs.shape[1])
 
     def embed(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Concatenate the embeddings [B, E] that the method ``embed`` of each network makes of ``wavs`` [B, T]."""
+        wavs, lengths = self._at_speed(wavs, lengths, NORMAL)
         found = [network.embed(feats, lengths) for network, feats in self._inputs(wavs, lengths)]
         return torch.cat(found, dim=1)
 
-    def _inputs(self, wavs: Tensor, lengths: Tensor | None) -> Iterator[tuple[Any, Tensor]]:
-        """Yield each network and its input; a waveform is blank after the end of its utterance."""
-        wavs = wavs * frame_mask(count_frames(wavs.unsqueeze(2), lengths), wavs.shape[1])
+    def _inputs(self, wavs: Tensor, lengths: Tensor) -> Iterator[tuple[Any, Tensor]]:
+        """Yield each network and its input."""
         for branch in self.branches.values():
             modules: list[Any] = [*branch.children()]
             feats = wavs

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchaudio
 from torch.nn.utils.rnn import pad_sequence
 
 from ser_plugins import (
@@ -56,6 +57,26 @@ def test_what_lies_beyond_the_length_of_an_utterance_is_not_heard(parts, clips):
     expected, _ = joint(clips[1][None])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert lengths.tolist() == [1.0]
+
+
+@torch.no_grad()
+def test_speeds_follow_one_another_in_time(parts, clips):
+    branches = {"campplus": parts[0], "ssl": parts[1]}
+    joint, plain = JointBackbone(branches, speeds=(100, 90, 110)).eval(), JointBackbone(branches).eval()
+    descriptors, lengths = joint(pad_sequence(clips, batch_first=True), torch.tensor(SAMPLES) / SAMPLES[0])
+    for clip, found, length in zip(clips, descriptors, lengths, strict=True):
+        versions = [clip, *(torchaudio.functional.resample(clip, speed, 100) for speed in (90, 110))]
+        assert len(versions[1]) > len(clip) > len(versions[2])
+        expected = torch.cat([plain(one[None])[0][0] for one in versions])
+        assert round(float(length) * len(found)) == len(expected)
+        torch.testing.assert_close(found[: len(expected)], expected, atol=1e-4, rtol=1e-3)
+        assert not found[len(expected) :].any()
+
+
+@pytest.mark.parametrize("speeds", [(), (0,), (100, -90)])
+def test_a_speed_is_above_zero(speeds, parts):
+    with pytest.raises(InputError, match="speeds must be percentages above 0"):
+        JointBackbone({"campplus": parts[0]}, speeds)
 
 
 @pytest.mark.parametrize("branches", [{}, {"one": []}, {"one": [KaldiFbank(), CAMPPlus(block=1)]}])
