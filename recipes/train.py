@@ -109,4 +109,4 @@ if __name__ == "__main__":
     print(f"results: {folder}")
     if recipe["corpus"] == "synthetic":
         print("This was the built-in corpus: synthetic audio. Next, real speech:")
-        print("  python recipes/train.py hparams/s1.yaml --corpus ravdess --data_folder FOLDER --download true")
+        print("  give --corpus ravdess --data_folder FOLDER --download true")

@@ -6,8 +6,10 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 import yaml
@@ -19,6 +21,7 @@ from ser_plugins.errors import InputError
 
 Tree = dict[str, Any]
 REFERENCE = re.compile(r"<(\w+)>")
+NAMED = re.compile(r"!(?:new|name|apply):([\w.]+\.\w+)")  # classes and functions
 READ_BY_CODE = {"seed", "labels", "speaker_normalization"}  # besides references
 HERE = Path(__file__).parent
 # The wheel holds the presets inside the package; a checkout has them in hparams/.
@@ -239,3 +242,28 @@ def build(tree: Mapping[str, Any]) -> Tree:
         marked = isinstance(error, (yaml.YAMLError, YAMLError))
         reason = str(error) if marked else ": ".join(map(str, error.args))
         raise InputError(f"the hyper-parameters cannot be built: {' '.join(reason.split())}") from error
+
+
+def check_classes(tree: Mapping[str, Any]) -> None:
+    """Check that all classes and functions that a tree names exist; none is called.
+
+    Raises
+    ------
+    InputError
+        If a module cannot be imported, or lacks a name; the message says which.
+    """
+    for dotted in dict.fromkeys(NAMED.findall(dump(tree))):
+        try:
+            if locate(dotted) is not None:
+                continue
+        except ErrorDuringImport as error:
+            raise InputError(f"cannot import {dotted}: {error}; correct its module") from error
+        module, _, name = dotted.rpartition(".")
+        try:
+            there = dir(import_module(module))
+        except ImportError as error:
+            raise InputError(
+                f"cannot import {module} ({error}); run in the folder of the module, or add the folder to PYTHONPATH"
+            ) from error
+        near = difflib.get_close_matches(name, there, n=1)
+        raise InputError(f"{module} has no {name}{f', but {near[0]}' if near else ''}; correct the name")

@@ -237,7 +237,7 @@ def check_file(path: str) -> bytes:
         with open(path, "rb") as file:
             head = file.read(HEAD)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path} is missing; copy it again") from error
+        raise InputError(f"{path} is missing; copy it again, or correct the path") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if head.startswith(LFS_POINTER):

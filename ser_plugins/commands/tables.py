@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ser_plugins.inference.table import PartialTable
 
 logger = logging.getLogger(__name__)
-ABOUT = "builtin:emotions answers, trained on acted English speech (CREMA-D); --model selects another model"
+ABOUT = "using builtin:emotions, trained on acted English speech (CREMA-D); --model selects another model"
 SELDOM = ("warning", "error")  # columns that are printed where they have a value
 
 

@@ -90,7 +90,7 @@ def _read(file: Path) -> pd.DataFrame:
     absent = [column for column in NEEDED if column not in table.columns]
     if absent:
         there = ", ".join(map(str, table.columns))
-        raise InputError(f"{file} lacks the column(s) {', '.join(absent)}; name them so: it has {there}")
+        raise InputError(f"{file} lacks the column(s) {', '.join(absent)}; rename the columns: it has {there}")
     return table
 
 

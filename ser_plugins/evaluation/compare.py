@@ -113,6 +113,10 @@ def _agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str,
     }
 
 
+def _p_value(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
 def text(result: Mapping[str, Any]) -> str:
     """Write a comparison as text."""
     systems = [
@@ -123,7 +127,7 @@ def text(result: Mapping[str, Any]) -> str:
         {
             **{"first": pair["first"], "second": pair["second"]},
             **{"accuracy": measure(pair["accuracy"]), "UAR": measure(pair["uar"])},
-            **{"p": f"{pair['p']:.4f}", "p (Holm)": f"{pair['p_holm']:.4f}"},
+            **{"p": _p_value(pair["p"]), "p (Holm)": _p_value(pair["p_holm"])},
             **{"only first right": pair["only_first"], "only second right": pair["only_second"]},
         }
         for pair in result["pairs"]

@@ -108,7 +108,9 @@ def _read(file: Path, reference: Reference) -> pd.DataFrame:
     else:
         labels = ", ".join(reference.labels)
         there = ", ".join(table.columns)
-        raise InputError(f"{file} has no column predicted and no probabilities of {labels}; give one: it has {there}")
+        raise InputError(
+            f"{file} has no column predicted, and not one for each of {labels}; add either: it has {there}"
+        )
     found = pd.DataFrame({"id": table["id"], "predicted": predicted})
     return found if probabilities is None else pd.concat([found, probabilities], axis=1)
 
@@ -119,7 +121,7 @@ def _predicted(file: Path, table: pd.DataFrame, reference: Reference) -> pd.Seri
         row = table[strange].iloc[0]
         what = "nothing" if pd.isna(row["predicted"]) else repr(row["predicted"])
         labels = ", ".join(reference.labels)
-        raise InputError(f"{file}: {row['id']} is predicted as {what}; {reference.name} has {labels}")
+        raise InputError(f"{file}: {row['id']} is predicted as {what}; write one of {labels}")
     return table["predicted"].astype(str)
 
 
@@ -153,7 +155,7 @@ def _check_known(file: Path, ids: pd.Series[str], reference: Reference) -> None:
     unknown = ids[~ids.isin(known)]
     if len(unknown):
         raise InputError(
-            f"{file}: {len(unknown)} ids are not in {reference.name}: {named(unknown)}; an id is as {known.iloc[0]}"
+            f"{file}: {len(unknown)} ids are not in {reference.name}: {named(unknown)}; one looks like {known.iloc[0]}"
         )
 
 

@@ -124,7 +124,9 @@ def check_name(repo_id: str) -> None:
     except HFValidationError:
         valid = False
     if not valid:
-        raise InputError(f"--repo_id {repo_id} is not USER/NAME of letters, digits, - _ and . alone; give one that is")
+        raise InputError(
+            f"--repo_id {repo_id} is not USER/NAME of letters, digits, -, _ and .; write one as anna/emotions"
+        )
 
 
 def check_token() -> None:

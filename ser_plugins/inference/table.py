@@ -78,7 +78,9 @@ class PartialTable:
 
     def __init__(self, output: Path, schema: pa.Schema, identity: str) -> None:
         if output.suffix.lower() not in WRITERS:
-            raise InputError(f"{output} is not a known kind of table; name it {', '.join(WRITERS)}")
+            raise InputError(
+                f"{output} is not a known kind of table; name it {', '.join(WRITERS)}, or give --segments for labels"
+            )
         if output.is_dir():
             raise InputError(f"{output} is a folder; give the name of a file as --output")
         self.output = output

@@ -55,7 +55,10 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     """
     for name in FILES:
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing; give the model/ or encoder/ folder of a run, or {REMEDY}")
+            raise InputError(
+                f"{folder / name} is missing; give the model/ or encoder/ folder of a run; a model with a class of "
+                "your own cannot be published"
+            )
     check_yaml(folder)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     words = [sys.executable, "-m", __name__, str(folder)]

@@ -55,14 +55,16 @@ class Recipe:
         Raises
         ------
         InputError
-            If a word, a key or a device is unknown.
+            If a word, a key, a class or a device is unknown.
         """
         file, options, given = _read_words(arguments)
         check_device(options["device"])
         known = configuration.compose(file, given.get("corpus"))
         # Run options that the YAML has as keys are hyper-parameters, however they are given.
         given |= {key: options[key] for key in options.overridden_args if key in known}
-        return cls(configuration.compose(file, given.get("corpus"), given), options)
+        tree = configuration.compose(file, given.get("corpus"), given)
+        configuration.check_classes(tree)  # before any work
+        return cls(tree, options)
 
     def __getitem__(self, key: str) -> Any:
         """Return the value of a key of the YAML."""

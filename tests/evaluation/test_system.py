@@ -72,14 +72,14 @@ def test_one_table_a_fold_or_their_folder(tmp_path, own, guess):
     [
         (lambda t: t.iloc[2:], "2 of 117 utterances have no prediction: a0-0, a0-1; predict them"),
         (lambda t: pd.concat([t, t[:4]]), "4 ids stand twice: a0-0, a0-1, a0-2 and 1 more; keep one row of each"),
-        (lambda t: t.replace({"id": {"a3-1": "b"}}), "1 ids are not in own: b; an id is as a0-0"),
+        (lambda t: t.replace({"id": {"a3-1": "b"}}), "1 ids are not in own: b; one looks like a0-0"),
         (
             lambda t: t.replace({"predicted": {"sad": "sadness"}}),
-            "is predicted as 'sadness'; own has angry, happy, sad",
+            "is predicted as 'sadness'; write one of angry, happy, sad",
         ),
         (lambda t: t.assign(predicted=None), "a0-0 is predicted as nothing"),
         (lambda t: t.drop(columns="id"), "lacks the column id; it has predicted"),
-        (lambda t: t.drop(columns="predicted"), "has no column predicted and no probabilities of angry, happy, sad"),
+        (lambda t: t.drop(columns="predicted"), "has no column predicted, and not one for each of angry, happy, sad"),
         (lambda t: t.assign(sad=0.5), "has a probability of sad, but none of angry, happy; give all or none"),
         (
             lambda t: t.assign(sad=0.5, happy=0.4, angry=0.3),
@@ -109,7 +109,7 @@ def test_a_table_of_a_spreadsheet_is_read_or_refused_by_name(tmp_path, own):
     with pytest.raises(InputError, match=r"p\.csv is separated by semicolons; separate it by commas$"):
         read_system([file], own)
     file.write_text(text.replace("predicted", "Predicted"))
-    with pytest.raises(InputError, match=r"no column predicted .*; give one: it has id, Predicted$"):
+    with pytest.raises(InputError, match=r"no column predicted, .*; add either: it has id, Predicted$"):
         read_system([file], own)
 
 

@@ -54,6 +54,11 @@ ROOT = Path(__file__).parents[2]
         ({"ema_decay": 2}, r"decay of the weights' average must be in \[0, 1\), got 2"),
         ({"lr_schedule": "cosine"}, r"lr_schedule: 'cosine' is no schedule; give !new:"),
         ({"channels": "[4, 8]"}, r"cannot be built|channels"),
+        ({"metric_loss": "!new:ser_plugins.TripletLos {}"}, r"ser_plugins has no TripletLos, but TripletLoss; correct"),
+        (
+            {"metric_loss": "!new:nowhere.Loss {}"},
+            r"cannot import nowhere \(No module .*\); run in the folder",
+        ),
         ({"number_of_epochs": 0}, r"number_of_epochs must be a whole number above 0, got 0|epochs must be"),
         ({"patience": -1}, r"patience must be a whole number above 0, got -1"),
         ({"lr": "high"}, r"lr must be a number of at least 0, got 'high'"),
