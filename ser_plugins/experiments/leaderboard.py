@@ -16,7 +16,7 @@ from ser_plugins.evaluation.results import finished_folds
 from ser_plugins.evaluation.system import read_system
 from ser_plugins.experiments.layout import ABSENT, Cell, Table
 from ser_plugins.experiments.runs import read_experiments
-from ser_plugins.experiments.summary import CORPORA
+from ser_plugins.experiments.summary import CORPORA, systems
 from ser_plugins.files import atomic_write
 
 CARD = "card.yaml"
@@ -34,7 +34,7 @@ over all utterances, with 95 % bootstrap intervals over actors. Systems are in t
 Speaker-normalised systems use all unlabelled utterances of a test speaker. The others see one utterance at a time.
 
 `python recipes/experiments.py leaderboard` writes this page from the predictions in `results_records/`; a record is a
-folder there. [Results](results.md#systems) says what each system of this project is.
+folder there. [Systems](#systems) says what each one of this project is.
 [How to submit](evaluation.md#submit-to-the-leaderboard) a system.
 """
 NONE = "No system yet."
@@ -60,6 +60,8 @@ def leaderboard(records: Path) -> str:
         raise InputError(f"{records} has no folder with predictions.csv; give the folder of the records")
     found = [{**_evaluate(folder, card), "record": folder.relative_to(records)} for folder, card in cards.items()]
     parts = [_table(found, corpus, kind) for corpus in UTTERANCES for kind in KINDS]
+    if finished_folds(records, "**/fold*"):
+        parts += ["## Systems\n", systems(read_experiments(records))]
     return "\n".join([HEAD, *parts]).rstrip("\n") + "\n"
 
 

@@ -29,7 +29,7 @@ UTTERANCE = "-utterance"  # ending of the presets of the control
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
-PROBES = ["Probe", "Probe-joint", "Probe-speeds"]
+PROBES = ["Probe", "Probe-speeds"]
 README = [f"{name}{ending}" for name in (*STRATEGIES, *PROBES) for ending in ("", "-normalised")]
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
 # Steps of the paper, then comparisons with later strategies: first minus second.
@@ -65,6 +65,7 @@ Ten folds of disjoint speakers, given by `folds.csv` and [docs/protocol.md](docs
 the training actors, tuned on the validation actors, and tested once on the test actors. Accuracy is the mean over the
 folds, in percent. The interval is the 95 % bootstrap interval of the mean, test actors resampled. The paper's numbers
 are those of its Table 2; [docs/paper.md](docs/paper.md) compares the protocols.
+[docs/leaderboard.md](docs/leaderboard.md#systems) says what each system is.
 
 RAVDESS and CREMA-D are complete, as Opus copies of 48 and 24 kbit/s decoded to WAV. Each run has one CPU core and no
 GPU.
@@ -123,7 +124,7 @@ def measured(experiments: Sequence[Experiment], records: Path) -> pd.DataFrame:
 
 def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records: Path) -> str:
     """Write the page of all results, in Markdown; ``frame`` is `measured`."""
-    parts = [PROTOCOL, systems(experiments)]
+    parts = [PROTOCOL]
     for corpus, title in CORPORA.items():
         for (overlaps, normalised), part in frame[frame["corpus"] == corpus].groupby(GROUPS):
             ending, note = HEADINGS[bool(overlaps), bool(normalised)]
@@ -136,8 +137,7 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
 
 def systems(experiments: Iterable[Experiment]) -> str:
     """List what each system is, in Markdown."""
-    lines = [f"- {about(name)}" for name in sorted({one.strategy for one in experiments})]
-    return "\n".join(["## Systems", "", *lines, ""])
+    return "\n".join([*(f"- {about(name)}" for name in sorted({one.strategy for one in experiments})), ""])
 
 
 def readme_table(frame: pd.DataFrame) -> str:
