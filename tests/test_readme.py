@@ -150,7 +150,11 @@ def test_trainings_are_understood(words, tmp_path, monkeypatch):
             elif "my_plugins.Underscores" in block:
                 (tmp_path / "corpora").mkdir()
                 (tmp_path / "corpora" / "underscores.yaml").write_text(block)
+    plugins = re.findall(r"```python\n(.*?)```", text(ROOT / "docs/plugins.md"), re.DOTALL)
+    (tmp_path / "my_plugins.py").write_text("\n".join(plugins))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_plugins", raising=False)
     script, *rest = words[words.index("python") + 1 :]
     known = Recipe.from_arguments(rest)
     assert ("n_folds" in known.tree) == (script == "recipes/train.py")
