@@ -12,6 +12,7 @@ from pathlib import Path
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.protocol import UTTERANCES
 from ser_plugins.experiments.across import predict_across
+from ser_plugins.experiments.enrolment import record_enrolment
 from ser_plugins.experiments.ensemble import ensemble_table
 from ser_plugins.experiments.gallery import draw_figures
 from ser_plugins.experiments.jobs import Job, make_ready, plan, run_jobs
@@ -46,7 +47,7 @@ def main() -> None:
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description="Every table and figure of the paper, from runs of recipes/train.py.")
     commands = parser.add_subparsers(
-        required=True, metavar="table2|table3|sweep|ensemble|figures|report|record|across|results|leaderboard"
+        required=True, metavar="table2|table3|sweep|ensemble|figures|report|record|across|enrolment|results|leaderboard"
     )
     options = "; all other options are those of recipes/train.py"
     for name, command, about in [
@@ -58,6 +59,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         ("report", report, "write report.html and report.md of the results in a folder, figures included"),
         ("record", keep, "keep metrics and predictions of experiments in results_records/"),
         ("across", across, "predict RAVDESS by models of CREMA-D and the reverse, and keep it in results_records/"),
+        ("enrolment", enrolment, "measure the enrolment of each test speaker, and keep it in results_records/"),
         ("results", results, "write RESULTS.md, the README's table and the leaderboard from results_records/"),
         ("leaderboard", leaderboard, "check the predictions and cards in results_records/, and write the leaderboard"),
     ]:
@@ -65,7 +67,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         one.set_defaults(command=command)
         if name in {"results", "leaderboard"}:
             continue
-        if name in {"ensemble", "record", "across"}:
+        if name in {"ensemble", "record", "across", "enrolment"}:
             one.add_argument("folders", type=Path, nargs="+", help="results/<strategy>/<corpus>/<seed>")
             for corpus in UTTERANCES if name == "across" else ():
                 one.add_argument(f"--{corpus}", type=Path, default=Path("data") / corpus, help="audio (%(default)s)")
@@ -80,7 +82,7 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         one.add_argument("--results", "--output_folder", type=Path, default=Path("results"), help="(%(default)s)")
         one.add_argument("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     given, rest = parser.parse_known_args(words)
-    if rest and given.command in {ensemble, figures, report, keep, across, results, leaderboard}:
+    if rest and given.command in {ensemble, figures, report, keep, across, enrolment, results, leaderboard}:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return given, rest
 
@@ -140,6 +142,12 @@ def keep(given: argparse.Namespace, _: list[str]) -> list[str]:
 def across(given: argparse.Namespace, _: list[str]) -> list[str]:
     experiments = [one for folder in given.folders for one in read_experiments(folder)]
     print(*predict_across(experiments, {name: getattr(given, name) for name in UTTERANCES}, RECORDS), sep="\n")
+    return []
+
+
+def enrolment(given: argparse.Namespace, _: list[str]) -> list[str]:
+    experiments = [one for folder in given.folders for one in read_experiments(folder)]
+    print(*(record_enrolment(one, RECORDS) for one in experiments), sep="\n")
     return []
 
 

@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.intervals import percentiles, resample
 from ser_plugins.evaluation.results import Run, read_metrics
+from ser_plugins.experiments.runs import Experiment
+from ser_plugins.files import atomic_write
 from ser_plugins.inference.enrolment import STRENGTH, adapt_classifier
 from ser_plugins.model_folder.plain import load_plain
 
 CLIPS = (0, 1, 3, 5)
+NOTE = (
+    "Accuracy in percent after `ser-plugins enrol` with 0, 1, 3 or 5 labelled clips of each emotion of a test actor, on "
+    "the rest of the actor's clips: the mean over actors, with its 95 % bootstrap interval. The clips are drawn at "
+    "random, five times. `python recipes/experiments.py enrolment` writes the records."
+)
 
 
 @torch.no_grad()
@@ -131,15 +139,29 @@ def measure_folds(
     return rows[["fold", *rows.columns.drop("fold")]]
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average over repeats, then over speakers: mean and deviation of the accuracy, and UAR, by number of clips."""
-    speakers = rows.groupby(["clips", "speaker"])[["accuracy", "uar"]].mean()
-    grouped = speakers.groupby("clips")
-    return pd.DataFrame(
-        {
-            "accuracy": grouped["accuracy"].mean(),
-            "sd": grouped["accuracy"].std(),
-            "uar": grouped["uar"].mean(),
-            "speakers": grouped.size(),
-        }
-    )
+def record_enrolment(one: Experiment, records: Path) -> Path:
+    """Measure the enrolment of each test speaker of an experiment, and record the mean over the repeats."""
+    rows = measure_folds([run.folder for run in one.runs])
+    means = rows.groupby(["fold", "speaker", "clips"], as_index=False)[["accuracy", "uar", "tested"]].mean()
+    file = record_file(one, records)
+    atomic_write(file, means.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
+    return file
+
+
+def record_file(one: Experiment, records: Path) -> Path:
+    """Return the record of an experiment's enrolment."""
+    return records / one.strategy / "enrolment" / str(one.seed) / f"{one.corpus}.csv"
+
+
+def enrolment_cells(one: Experiment, records: Path) -> list[str]:
+    """Return the accuracy after each number of clips, as text with its interval; nothing where none is recorded."""
+    file = record_file(one, records)
+    if not file.is_file():
+        return []
+    speakers = pd.read_csv(file, dtype={"speaker": str}).pivot(index="speaker", columns="clips", values="accuracy")
+    cells = []
+    for clips in CLIPS:
+        values = 100 * speakers[clips].to_numpy()
+        low, high = percentiles(resample(values) / len(values))
+        cells.append(f"{values.mean():.1f} [{low:.1f}, {high:.1f}]")
+    return cells

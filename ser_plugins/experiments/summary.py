@@ -14,7 +14,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.evaluation.intervals import difference_interval
 from ser_plugins.evaluation.protocol import N_FOLDS
 from ser_plugins.evaluation.results import Run
-from ser_plugins.experiments import across
+from ser_plugins.experiments import across, enrolment
 from ser_plugins.experiments.ensemble import average, measure_folds, shared_runs
 from ser_plugins.experiments.layout import ABSENT, Cell, Table, number
 from ser_plugins.experiments.published import measure
@@ -29,8 +29,7 @@ UTTERANCE = "-utterance"  # ending of the presets of the control
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
-PROBES = ["Probe", "Probe-speeds"]
-README = [f"{name}{ending}" for name in (*STRATEGIES, *PROBES) for ending in ("", "-normalised")]
+README = [*STRATEGIES[:-1], "Probe", "Probe-speeds", "Probe-normalised", "Probe-speeds-normalised"]
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
 # Steps of the paper, then comparisons with later strategies: first minus second.
 PAIRS = [
@@ -132,6 +131,9 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
     parts += [_differences(experiments), _ensembles(experiments)]
     if matrix := [row for one in experiments if (row := _across(one, records))]:
         parts.append(_table("Across corpora", ["system", "seed", "trained on", *CORPORA.values()], matrix, across.NOTE))
+    if enrolled := [row for one in experiments if (row := _enrolment(one, records))]:
+        columns = ["system", "seed", "corpus", *map(str, enrolment.CLIPS)]
+        parts.append(_table("Enrolment of one speaker", columns, enrolled, enrolment.NOTE))
     return "\n".join([*filter(None, parts), _repeat(experiments), _missing(experiments)])
 
 
@@ -259,6 +261,11 @@ def _ensembles(experiments: Sequence[Experiment]) -> str:
 
 def _across(one: Experiment, records: Path) -> list[str]:
     cells = across.across_cells(one, records)
+    return [one.strategy, str(one.seed), CORPORA[one.corpus], *cells] if cells else []
+
+
+def _enrolment(one: Experiment, records: Path) -> list[str]:
+    cells = enrolment.enrolment_cells(one, records)
     return [one.strategy, str(one.seed), CORPORA[one.corpus], *cells] if cells else []
 
 
