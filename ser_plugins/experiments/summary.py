@@ -50,6 +50,7 @@ PAIRS = [
 ENSEMBLES = [
     ("Probe", "Probe-whisper"),
     ("S3", "Probe", "Probe-whisper"),
+    ("S3", "Probe-speeds"),
     ("Probe-normalised", "Probe-whisper-normalised"),
 ]
 
