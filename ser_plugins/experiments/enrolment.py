@@ -21,9 +21,9 @@ from ser_plugins.model_folder.plain import load_plain
 
 CLIPS = (0, 1, 3, 5)
 NOTE = (
-    "Accuracy in percent after `ser-plugins enrol` with 0, 1, 3 or 5 labelled clips of each emotion of a test actor, "
-    "on the rest of the actor's clips: the mean over actors, with its 95 % bootstrap interval. The clips are drawn at "
-    "random, five times. `python recipes/experiments.py enrolment` writes the records."
+    "Accuracy in percent after `ser-plugins enrol` with 0, 1, 3 or 5 labelled clips of each emotion of a test actor. It "
+    "is measured on the rest of the actor's clips, and averaged over five random choices and over the actors. The 95 % "
+    "interval resamples actors. `python recipes/experiments.py enrolment` writes the records."
 )
 
 

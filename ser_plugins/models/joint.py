@@ -113,7 +113,7 @@ class JointBackbone(nn.Module):
 
     @staticmethod
     def _at_speed(wavs: Tensor, lengths: Tensor | None, speed: int) -> tuple[Tensor, Tensor]:
-        """Change the speed of waveforms [B, T], blank after the end of each utterance; return their lengths, too."""
+        """Return waveforms [B, T] at a speed, blank after the end of each utterance, and their relative lengths."""
         from torchaudio.functional import resample  # noqa: PLC0415 — takes a while
 
         samples = count_frames(wavs.unsqueeze(2), lengths)
