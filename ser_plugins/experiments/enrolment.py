@@ -21,8 +21,8 @@ from ser_plugins.model_folder.plain import load_plain
 
 CLIPS = (0, 1, 3, 5)
 NOTE = (
-    "Accuracy in percent after `ser-plugins enrol` with 0, 1, 3 or 5 labelled clips of each emotion of a test actor. It "
-    "is measured on the rest of the actor's clips, and averaged over five random choices and over the actors. The 95 % "
+    "Accuracy in percent after `ser-plugins enrol` with 0, 1, 3 or 5 labelled clips of each emotion of a test actor, "
+    "measured on the rest of the actor's clips. It is the mean over five random choices and the actors. The 95 % "
     "interval resamples actors. `python recipes/experiments.py enrolment` writes the records."
 )
 
