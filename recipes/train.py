@@ -108,5 +108,4 @@ if __name__ == "__main__":
     recipe, folder = start(run)
     print(f"results: {folder}")
     if recipe["corpus"] == "synthetic":
-        print("This was the built-in corpus: synthetic audio. Next, real speech:")
-        print("  give --corpus ravdess --data_folder FOLDER --download true")
+        print("The corpus is synthetic. For real speech, add --corpus ravdess --data_folder FOLDER --download true")
