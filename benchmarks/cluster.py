@@ -1,6 +1,6 @@
 """Files a second of a Ray cluster with one worker and with two, and what a million hours would take.
 
-python benchmarks/cluster.py FOLDER embeds up to 60 sound files of FOLDER by builtin:emotions, on clusters of one and of
+python benchmarks/cluster.py FOLDER embeds up to 480 sound files of FOLDER by builtin:emotions, on clusters of one and of
 two nodes with a core each, all on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rates
 leave out the start of the workers. Core-hours are processor time of one process without Ray, the median of three
 measurements. The rest is extrapolated from it under the assumptions of the table.
@@ -26,7 +26,7 @@ from ser_plugins.inference.files import find_files
 from ser_plugins.model_folder.source import EMOTIONS
 from ser_plugins.training.run import commit
 
-FILES, PART = 60, 4
+FILES, PART = 480, 8
 RESULTS = Path("benchmarks/results")
 HOURS = 1_000_000
 ASSUMPTIONS = {
