@@ -1,7 +1,7 @@
 """Files a second of a Ray cluster with one worker and with two, and what a million hours would take.
 
-python benchmarks/cluster.py FOLDER embeds up to 480 sound files of FOLDER by builtin:emotions, on clusters of one and of
-two nodes with a core each, all on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rates
+python benchmarks/cluster.py FOLDER embeds up to 480 sound files of FOLDER by builtin:emotions, on clusters of one and
+of two nodes with a core each, all on this machine. It writes benchmarks/results/cluster.json and cluster.md. The rates
 leave out the start of the workers. Core-hours are processor time of one process without Ray, the median of three
 measurements. The rest is extrapolated from it under the assumptions of the table.
 """
