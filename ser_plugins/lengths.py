@@ -54,6 +54,24 @@ def count_frames(feats: Tensor, lengths: Tensor | None = None) -> Tensor:
     return frames.clamp(1, total)
 
 
+def count_samples(wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Count the samples of each utterance in a padded batch [B, T], as `count_frames` counts frames.
+
+    Raises
+    ------
+    ValueError
+        If ``wavs`` is not two-dimensional or ``lengths`` does not fit it.
+
+    Example
+    -------
+    >>> count_samples(torch.tensor([[0.1, 0.2, 0.1], [0.1, 0.0, 0.0]]))
+    tensor([3, 1])
+    """
+    if wavs.dim() != 2:
+        raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
+    return count_frames(wavs.unsqueeze(2), lengths)
+
+
 def frame_mask(frames: Tensor, total: int) -> Tensor:
     """Mask of the frames that belong to an utterance.
 

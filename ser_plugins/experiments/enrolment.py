@@ -13,6 +13,7 @@ from torch import nn
 
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.intervals import percentiles, resample
+from ser_plugins.evaluation.page import measure
 from ser_plugins.evaluation.results import Run, read_metrics
 from ser_plugins.experiments.runs import Experiment
 from ser_plugins.files import atomic_write
@@ -22,8 +23,9 @@ from ser_plugins.model_folder.plain import load_plain
 CLIPS = (0, 1, 3, 5)
 NOTE = (
     "Accuracy in percent after `ser-plugins enrol` with 0, 1, 3 or 5 labelled clips of each emotion of a test actor, "
-    "measured on the rest of the actor's clips. It is the mean over five random choices and the actors. The 95 % "
-    "interval resamples actors. `python recipes/experiments.py enrolment` writes the records."
+    "at most half of the actor's clips of an emotion. It is measured on the same rest of the clips each time, and is "
+    "the mean over five random choices and the actors. The 95 % interval resamples actors. "
+    "`python recipes/experiments.py enrolment` writes the records."
 )
 
 
@@ -161,7 +163,7 @@ def enrolment_cells(one: Experiment, records: Path) -> list[str]:
     speakers = pd.read_csv(file, dtype={"speaker": str}).pivot(index="speaker", columns="clips", values="accuracy")
     cells = []
     for clips in CLIPS:
-        values = 100 * speakers[clips].to_numpy()
+        values = speakers[clips].to_numpy()
         low, high = percentiles(resample(values) / len(values))
-        cells.append(f"{values.mean():.1f} [{low:.1f}, {high:.1f}]")
+        cells.append(measure({"value": values.mean(), "low": low, "high": high}))
     return cells

@@ -15,7 +15,7 @@ from ser_plugins.evaluation.protocol import N_FOLDS, UTTERANCES, reference
 from ser_plugins.evaluation.results import finished_folds
 from ser_plugins.evaluation.system import read_system
 from ser_plugins.experiments.layout import ABSENT, Cell, Table
-from ser_plugins.experiments.runs import read_experiments
+from ser_plugins.experiments.runs import Experiment, read_experiments
 from ser_plugins.experiments.summary import CORPORA, systems
 from ser_plugins.files import atomic_write
 
@@ -55,21 +55,20 @@ def leaderboard(records: Path) -> str:
         If there is none, a card is incomplete, or predictions do not follow the protocol.
     """
     cards = {file.parent: read_card(file.parent / CARD) for file in sorted(records.glob("*/predictions.*"))}
-    cards |= own_cards(records)
+    experiments = read_experiments(records) if finished_folds(records, "**/fold*") else []
+    cards |= own_cards(experiments)
     if not cards:
         raise InputError(f"{records} has no folder with predictions.csv; give the folder of the records")
     found = [{**_evaluate(folder, card), "record": folder.relative_to(records)} for folder, card in cards.items()]
     parts = [_table(found, corpus, kind) for corpus in UTTERANCES for kind in KINDS]
-    if finished_folds(records, "**/fold*"):
-        parts += ["## Systems\n", systems(read_experiments(records))]
+    if experiments:
+        parts += ["## Systems\n", systems(experiments)]
     return "\n".join([HEAD, *parts]).rstrip("\n") + "\n"
 
 
-def own_cards(records: Path) -> dict[Path, Card]:
+def own_cards(experiments: Sequence[Experiment]) -> dict[Path, Card]:
     """Make the cards of the recorded experiments that have all ten folds of a corpus, by their folders."""
-    if not finished_folds(records, "**/fold*"):
-        return {}
-    found = [one for one in read_experiments(records) if one.corpus in UTTERANCES and not one.overlaps]
+    found = [one for one in experiments if one.corpus in UTTERANCES and not one.overlaps]
     whole = [one for one in found if len(one.runs) == N_FOLDS]
     return {
         one.folder: {

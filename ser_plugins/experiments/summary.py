@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -29,7 +29,7 @@ UTTERANCE = "-utterance"  # ending of the presets of the control
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
 COMPETITORS = ["Bhavan", "Issa", "Kumar", "Ghaleb", "Huang"]
 OTHERS = ["Chi", "Farooq", "Huang2018", "Lian", "Ma", "Mao", "Mirsamadi", "Tzinis"]  # of the paper's related work
-README = [*STRATEGIES[:-1], "Probe", "Probe-speeds", "Probe-normalised", "Probe-speeds-normalised"]
+IN_README = [*STRATEGIES[:-1], "Probe", "Probe-speeds", "Probe-normalised", "Probe-speeds-normalised"]
 EXPECTED = [*STRATEGIES, *COMPETITORS, *OTHERS]
 # Steps of the paper, then comparisons with later strategies: first minus second.
 PAIRS = [
@@ -98,7 +98,7 @@ def write_results(records: Path, page: Path, readme: Path, paper: Path) -> None:
     experiments = read_experiments(records)
     frame = measured(experiments, records)
     texts = [(readme, {"results": readme_table(frame)})]
-    texts += [(paper, {"results": paper_table(frame), "control": control_table(experiments)})]
+    texts += [(paper, {"results": paper_table(frame), "control": control_table(frame)})]
     pages = [(file, _replace(file, tables)) for file, tables in texts]
     atomic_write(records / "folds.csv", fold_table(experiments).to_csv(lineterminator="\n", float_format="%.2f"))
     atomic_write(page, results_page(experiments, frame, records))
@@ -130,9 +130,9 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
             ending, note = HEADINGS[bool(overlaps), bool(normalised)]
             parts.append(_table(f"{title}{ending}", COLUMNS, [_row(row) for _, row in part.iterrows()], note))
     parts += [_differences(experiments), _ensembles(experiments)]
-    if matrix := [row for one in experiments if (row := _across(one, records))]:
+    if matrix := _rows(experiments, records, across.across_cells):
         parts.append(_table("Across corpora", ["system", "seed", "trained on", *CORPORA.values()], matrix, across.NOTE))
-    if enrolled := [row for one in experiments if (row := _enrolment(one, records))]:
+    if enrolled := _rows(experiments, records, enrolment.enrolment_cells):
         columns = ["system", "seed", "corpus", *map(str, enrolment.CLIPS)]
         parts.append(_table("Enrolment of one speaker", columns, enrolled, enrolment.NOTE))
     return "\n".join([*filter(None, parts), _repeat(experiments), _missing(experiments)])
@@ -146,7 +146,7 @@ def systems(experiments: Iterable[Experiment]) -> str:
 def readme_table(frame: pd.DataFrame) -> str:
     """Write the table of the README: some systems with ten folds, and the paper's numbers."""
     whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool)]
-    whole = whole[whole["strategy"].isin(README)]
+    whole = whole[whole["strategy"].isin(IN_README)]
     rows = []
     for (normalised, strategy), part in whole.groupby(["speaker_normalization", "strategy"]):
         cells = [f"{'*speaker-normalised:* ' * bool(normalised)}{about(str(strategy))}"]
@@ -170,22 +170,19 @@ def paper_table(frame: pd.DataFrame) -> str:
     return "\n".join([*Table("", columns, [[*map(Cell, row)] for row in rows]).lines(), ""])
 
 
-def control_table(experiments: Sequence[Experiment]) -> str:
+def control_table(frame: pd.DataFrame) -> str:
     """Write the table of the control in docs/paper.md: each system divided by speaker and by utterance."""
-    found = {(one.corpus, one.strategy): one for one in reversed(experiments) if len(one.runs) == N_FOLDS}
-    rows = []
-    for (corpus, strategy), other in sorted(found.items()):
-        name = strategy.removesuffix(UTTERANCE)
-        if not other.overlaps or (corpus, name) not in found:
-            continue
-        means = [_mean(one.runs) for one in (found[corpus, name], other)]
-        rows.append([CORPORA[corpus], name, *map(_share, means), _share(means[1] - means[0])])
+    overlaps = frame["overlaps"].astype(bool)
+    named = frame.assign(name=frame["strategy"].str.removesuffix(UTTERANCE))
+    first, other = (named[(frame["n_folds"] == N_FOLDS) & kind] for kind in (~overlaps, overlaps))
+    pairs = first.merge(other, on=["corpus", "name", "seed"], suffixes=("", "_control"))
+    rows = [
+        [CORPORA[row["corpus"]], row["name"], *map(_number, (row["mean"], row["mean_control"], gap))]
+        for _, row in pairs.iterrows()
+        for gap in [row["mean_control"] - row["mean"]]
+    ]
     columns = ["corpus", "system", "divided by speaker", "divided by utterance", "difference"]
     return "\n".join([*Table("", columns, [[*map(Cell, row)] for row in rows]).lines(), ""])
-
-
-def _mean(runs: Sequence[Run]) -> float:
-    return sum(float(run.metrics["accuracy"]) for run in runs) / len(runs)
 
 
 def fold_table(experiments: Iterable[Experiment]) -> pd.DataFrame:
@@ -239,7 +236,7 @@ def _differences(experiments: Sequence[Experiment]) -> str:
     for (corpus, title), (first, second) in product(CORPORA.items(), PAIRS):
         if runs := _together(experiments, (first, second), corpus):
             frames = [[run.predictions() for run in one] for one in runs]
-            means = [_mean(one) for one in runs]
+            means = [sum(float(run.metrics["accuracy"]) for run in one) / len(one) for one in runs]
             ends = "–".join(map(_share, difference_interval(*frames)))
             rows.append([title, f"{first} − {second}", str(len(runs[0])), _share(means[0] - means[1]), ends])
     note = "Percentage points, on the folds that both have; the interval resamples the actors of both together."
@@ -260,14 +257,15 @@ def _ensembles(experiments: Sequence[Experiment]) -> str:
     return _table("Ensembles", columns, rows, note) if rows else ""
 
 
-def _across(one: Experiment, records: Path) -> list[str]:
-    cells = across.across_cells(one, records)
-    return [one.strategy, str(one.seed), CORPORA[one.corpus], *cells] if cells else []
-
-
-def _enrolment(one: Experiment, records: Path) -> list[str]:
-    cells = enrolment.enrolment_cells(one, records)
-    return [one.strategy, str(one.seed), CORPORA[one.corpus], *cells] if cells else []
+def _rows(
+    experiments: Iterable[Experiment], records: Path, measure: Callable[[Experiment, Path], list[str]]
+) -> list[list[str]]:
+    """Return a row for each experiment that has cells."""
+    return [
+        [one.strategy, str(one.seed), CORPORA[one.corpus], *cells]
+        for one in experiments
+        if (cells := measure(one, records))
+    ]
 
 
 def _repeat(experiments: Sequence[Experiment]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ser_plugins.errors import InputError
-from ser_plugins.lengths import count_frames, frame_mask, relative_lengths
+from ser_plugins.lengths import count_samples, frame_mask, relative_lengths
 from ser_plugins.models.ssl import SSLBackbone
 
 NORMAL = 100  # the speed of the recording, in percent
@@ -89,8 +89,6 @@ class JointBackbone(nn.Module):
         lengths : torch.Tensor
             Relative lengths of the descriptors, [B].
         """
-        if wavs.dim() != 2:
-            raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
         found = [self._describe(*self._at_speed(wavs, lengths, speed)) for speed in self.speeds]
         frames = sum(counts for _, counts in found)
         assert isinstance(frames, Tensor)
@@ -114,11 +112,11 @@ class JointBackbone(nn.Module):
     @staticmethod
     def _at_speed(wavs: Tensor, lengths: Tensor | None, speed: int) -> tuple[Tensor, Tensor]:
         """Return waveforms [B, T] at a speed, blank after the end of each utterance, and their relative lengths."""
-        from torchaudio.functional import resample  # noqa: PLC0415 — takes a while
-
-        samples = count_frames(wavs.unsqueeze(2), lengths)
+        samples = count_samples(wavs, lengths)
         wavs = wavs * frame_mask(samples, wavs.shape[1])
         if speed != NORMAL:
+            from torchaudio.functional import resample  # noqa: PLC0415 — takes a while
+
             with torch.autocast(wavs.device.type, enabled=False):
                 wavs = resample(wavs, speed, NORMAL)
             samples = torch.div(samples * NORMAL + speed - 1, speed, rounding_mode="floor")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ser_plugins.errors import InputError
-from ser_plugins.lengths import count_frames, relative_lengths
+from ser_plugins.lengths import count_samples, relative_lengths
 from ser_plugins.models.whisper import WINDOW, WhisperStates
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ class SSLBackbone(nn.Module):
         lengths : torch.Tensor
             Relative lengths of the descriptors, [B].
         """
-        if wavs.dim() != 2:
-            raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
-        samples = count_frames(wavs.unsqueeze(2), lengths)
+        samples = count_samples(wavs, lengths)
         found: dict[int, Tensor] = {}
         for count in set(samples.tolist()):
             rows = (samples == count).nonzero().squeeze(1)
