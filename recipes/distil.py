@@ -2,6 +2,7 @@
 """Distil a teacher: python recipes/distil.py hparams/distil.yaml --teacher FOLDER [--corpus …] [--key value …]."""
 
 import logging
+from itertools import chain
 from pathlib import Path
 
 from speechbrain.utils.distributed import run_on_main
@@ -18,6 +19,7 @@ from ser_plugins.training.run import (
     make_brain,
     pretrained_source,
     run_facts,
+    ssl_lineage,
 )
 from ser_plugins.training.speakers import export_encoder, prepare_shards
 from ser_plugins.training.teacher import compute_targets
@@ -36,7 +38,7 @@ def run(recipe: Recipe) -> Path:
         tree = {**recipe.tree, "labels": []}
         hparams = begin(tree, output)
         teacher = hparams["teacher_network"]
-        knowledge = teacher.load(tree["teacher"])
+        teachers = [ssl_lineage(tree, teacher), teacher.load(tree["teacher"])]
         lineage, _ = load_pretrained(hparams["embedding_model"], tree)
 
         # Shards: tar files of prepared speech, written once. The teacher's output is stored with them.
@@ -50,14 +52,13 @@ def run(recipe: Recipe) -> Path:
         train_loader, valid_loader = make_loaders(brain, tree, shards, targets)
         best = fit(brain, train_loader, valid_loader)
 
-        teachers = [knowledge[-1].strategy if knowledge else tree["teacher"], tree.get("ssl_source")]
         facts = {
-            "teacher": ", ".join(filter(None, teachers)),
+            "teacher": ", ".join(one[-1].strategy for one in teachers if one) or tree["teacher"],
             "pretrained_encoder": pretrained_source(tree) or "none",
             **run_facts(best),
         }
         modules = {**brain.modules, "embedding_model": brain.modules["embedding_model"].encoder}
-        run_on_main(export_encoder, [tree, shards, modules, best, facts, (*knowledge, *lineage), output])
+        run_on_main(export_encoder, [tree, shards, modules, best, facts, (*chain(*teachers), *lineage), output])
     return output
 
 

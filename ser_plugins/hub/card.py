@@ -359,7 +359,7 @@ def _training(training: Training) -> str:
     """Describe an earlier training by its record."""
     where = " and ".join(_title(corpus, training.synthetic) for corpus in _corpora(training))
     if training.fold is None:
-        kind = "Distillation" if training.strategy == DISTILLATION else "Speaker identification"
+        kind = "Distillation" if training.strategy == DISTILLATION else "Pre-training"
         return f"{kind} on {where}: {training.strategy}."
     return f"Emotions on {where}: strategy {training.strategy} of ser-plugins, fold {training.fold}."
 

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_write
+from ser_plugins.model_folder.lineage import Training, file_sha256, write_lineage
 from ser_plugins.models.ssl import library
 
 Arrays = dict[str, NDArray[Any]]
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 REMEDY = "give the model.bin of a faster-whisper that is not quantised"
 NOTE = "source.yaml"
+WEIGHTS = "model.safetensors"  # of transformers
 PARTS = {  # of a layer: CTranslate2's name and that of transformers
     "self_attention/layer_norm": "self_attn_layer_norm",
     "self_attention/linear_1": "self_attn.out_proj",
@@ -39,7 +41,7 @@ def convert_whisper(path: Path, folder: Path) -> None:
     path : pathlib.Path
         ``model.bin`` of CTranslate2, in float32 or float16.
     folder : pathlib.Path
-        The folder to write, the ``source`` of `SSLBackbone`: weights in half precision, configuration, origin.
+        The folder to write, the ``source`` of `SSLBackbone`: weights in half precision, configuration, origin, lineage.
 
     Raises
     ------
@@ -70,6 +72,16 @@ def convert_whisper(path: Path, folder: Path) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     atomic_write(folder / NOTE, yaml.safe_dump(about, sort_keys=False, width=120))
+    training = Training(
+        run_id=f"sha256-{about['sha256']}",
+        strategy="weights of Whisper (Radford et al., ICML 2023), by the name of their file",
+        corpus="680,000 hours of speech",
+        fold=None,
+        seed=0,
+        sha256=file_sha256(folder / WEIGHTS),
+        licence=about["licence"],
+    )
+    write_lineage(folder, [training])
 
 
 def read_arrays(file: BinaryIO) -> Arrays:

@@ -27,8 +27,10 @@ from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import METRICS
 from ser_plugins.files import atomic_write, lock_folder
-from ser_plugins.model_folder.lineage import NO_PRETRAINING, Lineage, read_lineage
+from ser_plugins.model_folder.lineage import NO_PRETRAINING, Lineage, Training, read_lineage
 from ser_plugins.model_folder.saving import HYPERPARAMS
+from ser_plugins.model_folder.whisper import WEIGHTS as SSL_WEIGHTS
+from ser_plugins.models.ssl import SSLBackbone
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.checkpoints import Stopwatch, WholeCheckpointer
 from ser_plugins.training.modules import has_weights
@@ -100,10 +102,25 @@ def load_pretrained(encoder: nn.Module, tree: configuration.Tree) -> tuple[Linea
     """
     source = pretrained_source(tree)
     if source is None:
-        return (), {}
+        return ssl_lineage(tree, encoder), {}
     weights = find_weights(source)
     check_features(tree, weights)
-    return read_lineage(weights), transfer(encoder, str(weights))
+    lineage, report = read_lineage(weights), transfer(encoder, str(weights))
+    return (lineage if _is_whole(report, encoder) else (*ssl_lineage(tree, encoder), *lineage)), report
+
+
+def _is_whole(report: Mapping[str, list[str]], encoder: nn.Module) -> bool:
+    """Return whether all weights of an encoder were transferred, and none are of its ``ssl_source``."""
+    return len(report.get("matched", ())) == len(encoder.state_dict())
+
+
+def ssl_lineage(tree: configuration.Tree, module: nn.Module) -> Lineage:
+    """Return the trainings of the network that a module has from ``ssl_source``; of a Hub id nothing is known."""
+    source = tree.get("ssl_source")
+    if source is None or not any(isinstance(one, SSLBackbone) for one in module.modules()):
+        return ()
+    known = read_lineage(Path(source) / SSL_WEIGHTS)
+    return known or (Training("", f"weights of {Path(source).name}", "unknown", None, 0, "", start=str(source)),)
 
 
 def pretrained_source(tree: Mapping[str, Any]) -> str | None:
@@ -117,7 +134,7 @@ def pretrained_source(tree: Mapping[str, Any]) -> str | None:
 def initial_weights(tree: Mapping[str, Any], encoder: nn.Module, transferred: Mapping[str, list[str]]) -> str:
     """Name the sources of an encoder's weights: the pre-trained encoder, and ``ssl_source`` for what it lacks."""
     sources = [pretrained_source(tree)]
-    if len(transferred.get("matched", ())) < len(encoder.state_dict()):
+    if not _is_whole(transferred, encoder):
         sources.append(tree.get("ssl_source"))
     return ", ".join(filter(None, sources)) or NO_PRETRAINING
 

@@ -9,6 +9,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from ser_plugins import SSLBackbone, StatisticsPooling, UtteranceEncoder
 from ser_plugins.errors import InputError
+from ser_plugins.model_folder.lineage import read_lineage
 from ser_plugins.model_folder.whisper import convert_whisper
 
 SECOND = 16000
@@ -145,6 +146,8 @@ def test_a_file_of_ctranslate2_makes_the_same_encoder(network, source, tmp_path,
     converted, wav = SSLBackbone(str(tmp_path / "converted"), layer=2), noise(4000)[None]
     torch.testing.assert_close(converted(wav)[0], SSLBackbone(source, layer=2)(wav)[0], atol=0.02, rtol=0.02)
     assert "licence: MIT" in (tmp_path / "converted" / "source.yaml").read_text()
+    [training] = read_lineage(tmp_path / "converted" / "model.safetensors")  # of these weights, or refused
+    assert "Whisper" in training.strategy and training.licence == "MIT"
 
 
 def test_other_files_are_refused_with_a_remedy(network, tmp_path):

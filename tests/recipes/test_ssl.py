@@ -17,6 +17,7 @@ import ser_plugins
 from ser_plugins import CAMPPlus
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.convert import convert_campplus
+from ser_plugins.model_folder.lineage import read_lineage
 
 SCORES = ["happy", "sad"]
 
@@ -94,6 +95,9 @@ def test_a_joint_probe_holds_the_weights_of_both_networks(train, own, write_ssl,
     fold = train("probe_joint", tmp_path / "out", **own) / "fold1"
     metrics, table = json.loads((fold / "metrics.json").read_text()), pd.read_csv(fold / "predictions.csv")
     assert metrics["pretrained_encoder"] == f"{campplus}, {own['ssl_source']}"
+    first, second, last = read_lineage(fold / "model" / "embedding_model.ckpt")
+    assert (first.strategy, first.start) == ("weights of rate", str(own["ssl_source"]))  # of unknown origin
+    assert second == read_lineage(campplus / "embedding_model.ckpt")[0] and last.run_id == metrics["run_id"]
 
     shutil.rmtree(own["ssl_source"])
     shutil.rmtree(campplus)

@@ -40,6 +40,7 @@ from ser_plugins.training.distillation import (
     aligned_crop,
     trained_shards,
 )
+from ser_plugins.training.run import ssl_lineage
 from ser_plugins.training.stream import StreamLoader
 from ser_plugins.training.teacher import BLOCK, TeacherFolder, averaging, compute_targets
 
@@ -381,8 +382,11 @@ def test_two_teachers_describe_the_same_frames(tmp_path, write_ssl):
     folder = write_teacher(tmp_path / "teacher", whole.state_dict())
     frames = {"conv_kernel": [10, 9, 9], "conv_stride": [5, 8, 8]}  # of 20 ms, as those of CAM++
     changes = {"ssl_source": str(write_ssl(tmp_path / "source", **frames)), "layer": 1, "data_folder": "speech"}
-    teacher = configuration.build(configuration.compose("distil_joint", "speakers", changes))["teacher_network"]
+    tree = configuration.compose("distil_joint", "speakers", changes)
+    teacher = configuration.build(tree)["teacher_network"]
     teacher.load(str(folder))
+    assert [one.start for one in ssl_lineage(tree, teacher)] == [changes["ssl_source"]]
+    assert ssl_lineage(tree, whole) == ()
     clip = 0.1 * torch.randn(1, 12800)
     [blocks], embedding = teacher(clip, torch.ones(1))
     feats = MeanNorm()(KaldiFbank()(clip))
