@@ -13,7 +13,7 @@ from ser_plugins.evaluation.evaluate import encode, with_intervals
 from ser_plugins.evaluation.files import read_table
 from ser_plugins.evaluation.measures import confusions
 from ser_plugins.evaluation.page import measure
-from ser_plugins.evaluation.protocol import N_FOLDS, UTTERANCES, reference
+from ser_plugins.evaluation.protocol import N_FOLDS, UTTERANCES, Reference, reference
 from ser_plugins.experiments.layout import ABSENT
 from ser_plugins.experiments.runs import Experiment
 from ser_plugins.files import atomic_write
@@ -23,8 +23,8 @@ COMMON = tuple(one for one in UTTERANCES["cremad"][0] if one in UTTERANCES["ravd
 NOTE = (
     f"UAR in percent over the emotions that both corpora have, {', '.join(COMMON)}, with 95 % bootstrap intervals over "
     "test actors. The probabilities are renormalised over these emotions. Within a corpus, the model of each fold "
-    "predicts its test actors. In the other corpus, the mean of the probabilities of all ten models predicts every "
-    "utterance. `python recipes/experiments.py across` writes these predictions."
+    "predicts its test actors. In the other corpus, it predicts the block of actors of its number, so one "
+    "model predicts each utterance. `python recipes/experiments.py across` writes these predictions."
 )
 
 
@@ -66,11 +66,20 @@ def predict_across(experiments: Sequence[Experiment], folders: Mapping[str, Path
             audio, missing = find_corpus(corpus, folder)
             if missing:
                 raise InputError(f"{missing[0].rstrip('.')}; give the whole corpus")
-            found = predict_corpus([run.folder / "model" for run in one.runs], audio)
-            text = found.systems[RECORDED].table[["id", "predicted"]].to_csv(index=False, lineterminator="\n")
+            text = _predict_blocks(one, audio).to_csv(index=False, lineterminator="\n")
             written.append(record_file(one, corpus, records))
             atomic_write(written[-1], gzip.compress(text.encode(), mtime=0))  # the same bytes each time
     return written
+
+
+def _predict_blocks(one: Experiment, corpus: Reference) -> pd.DataFrame:
+    """Predict each block of a corpus by the model of the fold with its number; return ``id`` and ``predicted``."""
+    tables = []
+    for run in one.runs:
+        part = corpus.table[corpus.table["block"] == run.fold]
+        found = predict_corpus([run.folder / "model"], Reference(corpus.name, corpus.labels, part))
+        tables.append(found.systems[RECORDED].table[["id", "predicted"]])
+    return pd.concat(tables).sort_values("id")
 
 
 def record_file(one: Experiment, corpus: str, records: Path) -> Path:

@@ -42,7 +42,7 @@ def asked(monkeypatch):
     calls = []
 
     def predict(models, corpus):
-        calls.append([Path(model) for model in models])
+        calls.append(([Path(model) for model in models], set(corpus.table["speaker"])))
         table = corpus.table
         predicted = table["emotion"].where(table["speaker"] == "1001", "angry")
         return Predicted(corpus, {RECORDED: System("s", table.assign(predicted=predicted), None)}, [], [])
@@ -70,13 +70,15 @@ def test_the_diagonal_is_of_renormalised_probabilities(results):
             assert found[row["id"]] == max(shares, key=lambda name: shares[name] / total)
 
 
-def test_all_models_predict_the_other_corpus_and_the_page_has_the_matrix(results, asked, tmp_path):
+def test_each_model_predicts_a_block_of_the_other_corpus_and_the_page_has_the_matrix(results, asked, tmp_path):
     experiments = read_experiments(results)
     assert "Across corpora" not in results_page(experiments, measured(experiments, results), results)
     folders = {"ravdess": tmp_path, "cremad": tmp_path}
     [file] = across.predict_across(experiments, folders, results)
     assert file == results / "S1/across/1/ravdess-cremad.csv.gz"
-    assert asked == [[results / f"S1/ravdess/1/fold{k}/model" for k in range(1, 11)]]
+    assert [models for models, _ in asked] == [[results / f"S1/ravdess/1/fold{k}/model"] for k in range(1, 11)]
+    blocks = reference("cremad").table.groupby("block")["speaker"].agg(set)
+    assert [speakers for _, speakers in asked] == blocks.sort_index().tolist()
     before = file.read_bytes()
     across.predict_across(experiments, folders, results)
     assert before == file.read_bytes()
