@@ -132,7 +132,8 @@ def load(source: str | Path = EMOTIONS, revision: str | None = None, device: str
     ----------
     source : str or pathlib.Path
         ``model/`` or ``encoder/`` folder of a run, or USER/NAME on the Hub, from which the two files are downloaded.
-        The package holds ``builtin:emotions``, the default, and ``builtin:speakers``.
+        The package holds ``builtin:emotions``, the default, the faster ``builtin:emotions-small``, and
+        ``builtin:speakers``.
     revision : str, optional
         Branch, tag or commit on the Hub.
     device : str, optional

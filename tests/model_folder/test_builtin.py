@@ -22,6 +22,7 @@ from ser_plugins.training.run import load_pretrained
 from ser_plugins.training.transfer import find_weights
 
 RECORDS = Path(__file__).parents[2] / "results_records"
+EMOTION_MODELS = {"emotions": 16_000_000, "emotions-small": 6_000_000}  # bytes at most
 
 
 def test_it_is_small_and_says_where_it_is_from():
@@ -66,13 +67,14 @@ def test_an_unknown_name_lists_the_known_ones():
         find_weights("builtin:voices")
 
 
-def test_the_emotion_model_is_small_and_its_card_has_the_figures_of_its_records():
-    folder = builtin_folder("builtin:emotions")
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= 16_000_000
+@pytest.mark.parametrize("model", EMOTION_MODELS)
+def test_an_emotion_model_is_small_and_its_card_has_the_figures_of_its_records(model):
+    folder = builtin_folder(f"builtin:{model}")
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= EMOTION_MODELS[model]
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in card and "Open Database License" in card
     for name, title in (("cremad", "CREMA-D"), ("ravdess", "RAVDESS")):
-        table = pd.read_csv(RECORDS / f"models/emotions/{name}.csv.gz", dtype={"speaker": str})
+        table = pd.read_csv(RECORDS / f"models/{model}/{name}.csv.gz", dtype={"speaker": str})
         right = table["emotion"] == table["predicted"]
         recalls = right.groupby(table["emotion"]).mean()
         low, high = (100 * end for end in accuracy_interval([table]))
@@ -87,9 +89,10 @@ def test_the_emotion_model_is_small_and_its_card_has_the_figures_of_its_records(
         assert not set(speaker_keys(f"{name}-{one}" for one in table["speaker"])) & set(heard)
 
 
-def test_the_card_of_the_emotion_model_has_its_result_under_distortions():
-    folder = builtin_folder("builtin:emotions")
-    result = json.loads((RECORDS / "models/emotions/stress.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("model", EMOTION_MODELS)
+def test_the_card_of_an_emotion_model_has_its_result_under_distortions(model):
+    folder = builtin_folder(f"builtin:{model}")
+    result = json.loads((RECORDS / f"models/{model}/stress.json").read_text(encoding="utf-8"))
     assert result["models"] == [checksum_of(read_config(folder / CONFIG))]
     card = (folder / "README.md").read_text(encoding="utf-8")
     for row in result["stress"]:
