@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ser_plugins.evaluation.figures import COLOURS, styled
+from ser_plugins.inference.segmentation import segments
 from ser_plugins.inference.timelines import NO_SPEECH
 from ser_plugins.metric.wheel import EMOTIONS
 
 GREY = "#e8e8e8"
+OPAQUE = 0.85
+NAMED = 0.09  # of the width: a shorter segment has no room for its emotion
+BRIGHT = 1.3  # sum of red, green and blue: brighter segments have black text
 
 
 def timeline_figure(frame: pd.DataFrame, path: str | os.PathLike[str], title: str | None = None) -> None:
-    """Draw emotion over time: probabilities as stacked areas, silence in grey.
+    """Draw emotion over time: probabilities as stacked areas, silence in grey, and above them the segments.
 
-    A window is drawn around its middle, half way to the middles of its neighbours.
+    A window is drawn around its middle, half way to the middles of its neighbours. The segments are those of `segments`
+    with its defaults.
 
     Parameters
     ----------
@@ -49,17 +57,32 @@ def draw_timeline(figure: Figure, frame: pd.DataFrame, title: str) -> None:
     order = list(dict.fromkeys([*EMOTIONS, *numbers.columns.astype(str)]))
     shown.sort(key=order.index)
     edges, heights = _plateaus(frame, numbers[shown])
-    axes = figure.subplots()
-    colours = [COLOURS[order.index(name) % len(COLOURS)] for name in shown]
+    band, axes = figure.subplots(2, sharex=True, height_ratios=(1, 9))
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order)}
     axes.set_facecolor(GREY)
-    axes.stackplot(edges, heights, labels=shown, colors=colours, alpha=0.85, edgecolor="white", linewidth=0.3)
-    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="probability", xlabel="time, minutes:seconds", title=title)
+    areas = {"labels": shown, "colors": [colours[name] for name in shown]}
+    axes.stackplot(edges, heights, **areas, alpha=OPAQUE, edgecolor="white", linewidth=0.3)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), ylabel="probability", xlabel="time, minutes:seconds")
+    band.set_title(title)
+    _draw_segments(band, segments(frame), colours, edges[-1] - edges[0])
     axes.xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{value % 60:04.1f}".removesuffix(".0"))
     handles, names = axes.get_legend_handles_labels()
     if frame["emotion"].eq(NO_SPEECH).any():
         handles.append(axes.fill_between([], [], color=GREY))
         names.append(NO_SPEECH)
     figure.legend(handles[::-1], names[::-1], loc="outside right center")
+
+
+def _draw_segments(axes: Axes, found: pd.DataFrame, colours: Mapping[str, str], width: float) -> None:
+    """Draw segments as bars, with the emotion in those that are long enough."""
+    axes.set(facecolor=GREY, ylim=(0, 1))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
+    for start, end, emotion in zip(found["start"], found["end"], found["emotion"], strict=True):
+        axes.axvspan(start, end, color=colours[emotion], alpha=OPAQUE, linewidth=0)
+        if end - start >= NAMED * width:
+            colour = "white" if sum(to_rgb(colours[emotion])) < BRIGHT else "black"
+            axes.text((start + end) / 2, 0.46, emotion, color=colour, ha="center", va="center", fontsize="small")
 
 
 def _plateaus(frame: pd.DataFrame, numbers: pd.DataFrame) -> tuple[Any, Any]:

@@ -5,13 +5,17 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from ser_plugins import load
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import load_audio, stream_audio
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
+from ser_plugins.evaluation.figures import COLOURS
 from ser_plugins.inference import timeline, timeline_figure
+from ser_plugins.inference.drawing import draw_timeline
 from ser_plugins.inference.windows import slide
 
 LABELS = ["neutral", "happy", "sad"]
@@ -115,8 +119,22 @@ def test_a_figure_is_drawn_of_any_labels(tmp_path):
     for count in (5, 1):
         timeline_figure(frame.head(count), tmp_path / "talk.png")
         svg = (tmp_path / "talk.svg").read_text()
-        assert "a$x_$.wav" in svg and "silence" in svg and svg.count("<!-- speaker") == 8
+        assert "a$x_$.wav" in svg
+        draw_timeline(figure := Figure(), frame.head(count), "talk")
+        silence, *names = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert silence == "silence" and len(names) == 8 and set(names) < set(labels)
         assert (tmp_path / "talk.png").stat().st_size > 5000
+
+
+def test_the_segments_are_drawn_above_the_probabilities(tmp_path):
+    happy = np.array([0.9, 0.9, 0.9, np.nan, 0.2, 0.2, 0.2, 0.1])
+    frame = pd.DataFrame({"path": "a.wav", "start": np.arange(8.0), "end": np.arange(1.0, 9.0), "emotion": "silence"})
+    figure = Figure()
+    draw_timeline(figure, frame.assign(happy=happy, sad=1 - happy), "a")
+    band, _ = figure.axes
+    bars = [(bar.get_x(), bar.get_width(), to_hex(bar.get_facecolor()).upper()) for bar in band.patches]
+    assert bars == [(0.0, 3.0, COLOURS[2]), (4.0, 4.0, COLOURS[3])]  # third and fourth emotion of all
+    assert [(text.get_text(), text.get_position()[0]) for text in band.texts] == [("happy", 1.5), ("sad", 6.0)]
 
 
 def test_a_window_whose_output_is_not_finite_is_an_error(model, tmp_path):
