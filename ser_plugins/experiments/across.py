@@ -13,7 +13,7 @@ from ser_plugins.evaluation.evaluate import encode, with_intervals
 from ser_plugins.evaluation.files import read_table
 from ser_plugins.evaluation.measures import confusions
 from ser_plugins.evaluation.page import measure
-from ser_plugins.evaluation.protocol import N_FOLDS, UTTERANCES, Reference, reference
+from ser_plugins.evaluation.protocol import UTTERANCES, Reference, reference
 from ser_plugins.experiments.layout import ABSENT
 from ser_plugins.experiments.runs import Experiment
 from ser_plugins.files import atomic_write
@@ -24,7 +24,8 @@ NOTE = (
     f"UAR in percent over the emotions that both corpora have, {', '.join(COMMON)}, with 95 % bootstrap intervals over "
     "test actors. The probabilities are renormalised over these emotions. Within a corpus, the model of each fold "
     "predicts its test actors. In the other corpus, it predicts the block of actors of its number, so one "
-    "model predicts each utterance. `python recipes/experiments.py across` writes these predictions."
+    "model predicts each utterance. Fewer than ten models take turns. "
+    "`python recipes/experiments.py across` writes these predictions."
 )
 
 
@@ -34,7 +35,7 @@ def predict_across(experiments: Sequence[Experiment], folders: Mapping[str, Path
     Parameters
     ----------
     experiments : sequence of Experiment
-        Experiments with all ten folds and their ``model/`` folders.
+        Experiments with their ``model/`` folders. With fewer than ten folds, their models take turns over the blocks.
     folders : mapping
         Folder of the audio by the name of the corpus.
     records : pathlib.Path
@@ -48,16 +49,13 @@ def predict_across(experiments: Sequence[Experiment], folders: Mapping[str, Path
     Raises
     ------
     InputError
-        If an experiment or a corpus is incomplete.
+        If an experiment is of another corpus or divided by utterance, or the audio of a corpus is incomplete.
     """
     for one in experiments:
         if one.overlaps:
             raise InputError(f"{one.folder} is divided by utterance; give experiments with folds of disjoint speakers")
-        if one.corpus not in folders or len(one.runs) < N_FOLDS:
-            raise InputError(
-                f"{one.folder} has {len(one.runs)} folds of {one.corpus}; give experiments with {N_FOLDS} folds of "
-                f"{' or '.join(folders)}"
-            )
+        if one.corpus not in folders:
+            raise InputError(f"{one.folder} is of {one.corpus}; give experiments of {' or '.join(folders)}")
     written = []
     for one in experiments:
         for corpus, folder in folders.items():
@@ -73,10 +71,11 @@ def predict_across(experiments: Sequence[Experiment], folders: Mapping[str, Path
 
 
 def _predict_blocks(one: Experiment, corpus: Reference) -> pd.DataFrame:
-    """Predict each block of a corpus by the model of the fold with its number; return ``id`` and ``predicted``."""
+    """Predict each block of a corpus by one of the models in turn; return ``id`` and ``predicted``."""
     tables = []
-    for run in one.runs:
-        part = corpus.table[corpus.table["block"] == run.fold]
+    turns = (corpus.table["block"] - 1) % len(one.runs)
+    for turn, run in enumerate(one.runs):
+        part = corpus.table[turns == turn]
         found = predict_corpus([run.folder / "model"], Reference(corpus.name, corpus.labels, part))
         tables.append(found.systems[RECORDED].table[["id", "predicted"]])
     return pd.concat(tables).sort_values("id")
@@ -88,24 +87,25 @@ def record_file(one: Experiment, corpus: str, records: Path) -> Path:
 
 
 def across_cells(one: Experiment, records: Path) -> list[str]:
-    """Return the UAR of an experiment on each corpus, as text; nothing where it predicted no other corpus."""
+    """Return an experiment's number of folds and its UAR on each corpus; nothing where it predicted no other corpus."""
     files = {name: record_file(one, name, records) for name in UTTERANCES}
-    found = {name: read_table(file) for name, file in files.items() if file.is_file()}
+    found = {name: with_truth(read_table(file), name) for name, file in files.items() if file.is_file()}
     if not found:
         return []
     found[one.corpus] = within(one)
-    return [uar(found[name], name) if name in found else ABSENT for name in UTTERANCES]
+    return [str(len(one.runs)), *(uar(found[name]) if name in found else ABSENT for name in UTTERANCES)]
 
 
 def within(one: Experiment) -> pd.DataFrame:
-    """Return ``id`` and ``predicted`` of the test utterances of all folds, over the common emotions alone."""
+    """Return the test utterances of all folds that have a common emotion, ``predicted`` over these emotions alone."""
     scores = pd.concat([run.scores() for run in one.runs], ignore_index=True)
     scores = scores[scores["emotion"].isin(COMMON)]
-    return scores[["id"]].assign(predicted=scores[list(COMMON)].idxmax(axis=1))  # the order of renormalised ones
+    best = scores[list(COMMON)].idxmax(axis=1)  # the order of the renormalised ones
+    return scores[["id", "speaker", "emotion"]].assign(predicted=best)
 
 
-def uar(predictions: pd.DataFrame, corpus: str) -> str:
-    """Measure predictions of the utterances of a corpus that have a common emotion; return the UAR as text.
+def with_truth(predictions: pd.DataFrame, corpus: str) -> pd.DataFrame:
+    """Return all utterances of a corpus that have a common emotion, with their predictions.
 
     Raises
     ------
@@ -116,5 +116,10 @@ def uar(predictions: pd.DataFrame, corpus: str) -> str:
     table = table[table["emotion"].isin(COMMON)].merge(predictions, "left", "id")
     if (missing := table["predicted"].isna()).any():
         raise InputError(f"{corpus}: {int(missing.sum())} utterances have no prediction; run across again")
+    return table
+
+
+def uar(table: pd.DataFrame) -> str:
+    """Return the UAR of utterances with ``speaker``, ``emotion`` and ``predicted``, as text with its interval."""
     true, predicted = (encode(table[name], list(COMMON)) for name in ("emotion", "predicted"))
     return measure(with_intervals(confusions(true, predicted, pd.factorize(table["speaker"])[0], len(COMMON)))["uar"])

@@ -131,7 +131,9 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
             parts.append(_table(f"{title}{ending}", COLUMNS, [_row(row) for _, row in part.iterrows()], note))
     parts += [_differences(experiments), _ensembles(experiments)]
     if matrix := _rows(experiments, records, across.across_cells):
-        parts.append(_table("Across corpora", ["system", "seed", "trained on", *CORPORA.values()], matrix, across.NOTE))
+        parts.append(
+            _table("Across corpora", ["system", "seed", "trained on", "folds", *CORPORA.values()], matrix, across.NOTE)
+        )
     if enrolled := _rows(experiments, records, enrolment.enrolment_cells):
         columns = ["system", "seed", "corpus", *map(str, enrolment.CLIPS)]
         parts.append(_table("Enrolment of one speaker", columns, enrolled, enrolment.NOTE))

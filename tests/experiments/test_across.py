@@ -85,14 +85,14 @@ def test_each_model_predicts_a_block_of_the_other_corpus_and_the_page_has_the_ma
 
     page = results_page(read_experiments(results), measured(experiments, results), results)
     [row] = [line for line in page.split("## Across corpora")[1].splitlines() if line.startswith("| S1 ")]
-    trained, ravdess, cremad = [cell.strip() for cell in row.strip("|").split("|")][2:]
+    trained, folds, ravdess, cremad = [cell.strip() for cell in row.strip("|").split("|")][2:]
     table = reference("cremad").table
     predicted = table["emotion"].where(table["speaker"] == "1001", "angry")
-    assert trained == "RAVDESS"
+    assert (trained, folds) == ("RAVDESS", "10")
     assert float(cremad.split()[0]) == pytest.approx(
         100 * balanced_accuracy_score(table["emotion"], predicted), abs=0.051
     )
-    own = across.within(experiments[0]).merge(reference("ravdess").table, on="id")
+    own = across.within(experiments[0])
     assert float(ravdess.split()[0]) == pytest.approx(
         100 * balanced_accuracy_score(own["emotion"], own["predicted"]), abs=0.051
     )
@@ -100,12 +100,26 @@ def test_each_model_predicts_a_block_of_the_other_corpus_and_the_page_has_the_ma
     assert low < float(cremad.split()[0]) < high
 
 
+def test_fewer_models_take_turns(results, asked, tmp_path):
+    for fold in range(4, 11):
+        (results / f"S1/ravdess/1/fold{fold}/metrics.json").unlink()
+    [one] = read_experiments(results)
+    across.predict_across([one], {"ravdess": tmp_path, "cremad": tmp_path}, results)
+    blocks = reference("cremad").table.groupby("block")["speaker"].agg(set)
+    for (models, speakers), own in zip(asked, ([1, 4, 7, 10], [2, 5, 8], [3, 6, 9]), strict=True):
+        assert models == [results / f"S1/ravdess/1/fold{own[0]}/model"] and speakers == set().union(*blocks[own])
+    folds, ravdess, _ = across.across_cells(one, results)
+    own = pd.concat([run.scores() for run in one.runs]).merge(across.within(one)[["id"]])
+    assert folds == "3" and float(ravdess.split()[0]) == pytest.approx(
+        100 * balanced_accuracy_score(own["emotion"], own[sorted(COMMON)].idxmax(axis=1)), abs=0.051
+    )
+
+
 def test_parts_are_refused(results, asked, tmp_path, monkeypatch):
     experiments = read_experiments(results)
     folders = {"ravdess": tmp_path, "cremad": tmp_path}
-    (results / "S1/ravdess/1/fold3/metrics.json").unlink()
-    with pytest.raises(InputError, match="has 9 folds of ravdess; give experiments with 10 folds of ravdess or cremad"):
-        across.predict_across(read_experiments(results), folders, results)
+    with pytest.raises(InputError, match="is of ravdess; give experiments of cremad"):
+        across.predict_across(experiments, {"cremad": tmp_path}, results)
     monkeypatch.setattr(across, "find_corpus", lambda name, folder: (reference(name), ["3 of 7442 have no file."]))
     with pytest.raises(InputError, match="3 of 7442 have no file; give the whole corpus"):
         across.predict_across(experiments, folders, results)
@@ -115,4 +129,4 @@ def test_parts_are_refused(results, asked, tmp_path, monkeypatch):
         across.predict_across(read_experiments(results), folders, results)
     part = pd.DataFrame({"id": ["1001_DFA_ANG_XX"], "predicted": ["angry"]})
     with pytest.raises(InputError, match="cremad: 7441 utterances have no prediction; run across again"):
-        across.uar(part, "cremad")
+        across.with_truth(part, "cremad")
