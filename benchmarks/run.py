@@ -51,10 +51,10 @@ def table(rows: list[Row]) -> str:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """Write the facts of a measurement in one line."""
+    """Write the facts of a measurement as a table."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    others = "; ".join(f"{name}: {value}" for name, value in facts.items() if name != "versions")
-    return f"{others}; {versions}."
+    lines = [f"| {name} | {versions if name == 'versions' else value} |" for name, value in facts.items()]
+    return "\n".join(["| machine | |", "|---|---|", *lines])
 
 
 def page(found: dict[str, Any]) -> str:
