@@ -82,6 +82,7 @@ def train_fold(recipe: Recipe, corpus: Corpus, fold: int, folder: Path, progress
         "pretrained_encoder": sources,
         "transferred": {kind: len(names) for kind, names in transferred.items()},
         **({"valid_accuracy": best["accuracy"]} if "accuracy" in best else {}),
+        "precision": tree["precision"],
         **run_facts(best),
     }
     embeddings = embed_parts(brain, parts, corpus.labels, hparams["fit_passes"])

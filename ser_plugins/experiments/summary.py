@@ -23,7 +23,7 @@ from ser_plugins.files import atomic_write
 
 CORPORA = {"ravdess": "RAVDESS", "cremad": "CREMA-D"}
 HEADER = re.compile(r"# [^:\n]+: (?P<about>.+?)\.(?: |\n)")
-COLUMNS = ["system", "seed", "folds", "accuracy", "deviation", "95 % interval", "UAR", "macro F1", "paper"]
+MEASURED = ["deviation", "UAR", "paper"]  # beside the accuracy on each corpus
 PLACES = "<!-- {} -->", "<!-- end of {} -->"  # marks around a table
 UTTERANCE = "-utterance"  # ending of the presets of the control
 STRATEGIES = [f"S{number}" for number in range(1, 10)]
@@ -65,7 +65,8 @@ Ten folds of disjoint speakers, given by `folds.csv` and [docs/protocol.md](docs
 the training actors, tuned on the validation actors, and tested once on the test actors. Accuracy is the mean over the
 folds, in percent. The interval is the 95 % bootstrap interval of the mean, test actors resampled. The paper's numbers
 are those of its Table 2; [docs/paper.md](docs/paper.md) compares the protocols.
-[docs/leaderboard.md](docs/leaderboard.md#systems) says what each system is.
+[docs/leaderboard.md](docs/leaderboard.md#systems) says what each system is. Each row has ten folds and seed 1 unless
+it says otherwise. The deviation is that of the folds, and UAR their mean.
 
 RAVDESS and CREMA-D are complete, as Opus copies of 48 and 24 kbit/s decoded to WAV. Each run has one CPU core and no
 GPU.
@@ -86,10 +87,10 @@ REPEAT = (
 )
 GROUPS = ["overlaps", "speaker_normalization"]
 HEADINGS = {
-    (False, False): ("", ""),
-    (False, True): (", speaker-normalised", NORMALISED),
-    (True, False): (", divided by utterance", CONTROL),
-    (True, True): (", divided by utterance, speaker-normalised", CONTROL),
+    (False, False): ("Speaker-independent", ""),
+    (False, True): ("Speaker-normalised", NORMALISED),
+    (True, False): ("Divided by utterance", CONTROL),
+    (True, True): ("Divided by utterance, speaker-normalised", CONTROL),
 }
 
 
@@ -125,10 +126,11 @@ def measured(experiments: Sequence[Experiment], records: Path) -> pd.DataFrame:
 def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records: Path) -> str:
     """Write the page of all results, in Markdown; ``frame`` is `measured`."""
     parts = [PROTOCOL]
-    for corpus, title in CORPORA.items():
-        for (overlaps, normalised), part in frame[frame["corpus"] == corpus].groupby(GROUPS):
-            ending, note = HEADINGS[bool(overlaps), bool(normalised)]
-            parts.append(_table(f"{title}{ending}", COLUMNS, [_row(row) for _, row in part.iterrows()], note))
+    for (overlaps, normalised), part in frame.groupby(GROUPS):
+        title, note = HEADINGS[bool(overlaps), bool(normalised)]
+        columns = ["system", *(name for title in CORPORA.values() for name in (title, *MEASURED))]
+        systems = [rows for _, rows in part.groupby(["strategy", "seed"])]
+        parts.append(_table(title, columns, [*map(_system, systems)], note))
     parts += [_differences(experiments), _ensembles(experiments)]
     if matrix := _rows(experiments, records, across.across_cells):
         parts.append(
@@ -147,7 +149,7 @@ def systems(experiments: Iterable[Experiment]) -> str:
 
 def readme_table(frame: pd.DataFrame) -> str:
     """Write the table of the README: some systems with ten folds, and the paper's numbers."""
-    whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool)]
+    whole = frame[(frame["n_folds"] == N_FOLDS) & ~frame["overlaps"].astype(bool)]
     whole = whole[whole["strategy"].isin(IN_README)]
     rows = []
     for (normalised, strategy), part in whole.groupby(["speaker_normalization", "strategy"]):
@@ -162,7 +164,7 @@ def readme_table(frame: pd.DataFrame) -> str:
 
 def paper_table(frame: pd.DataFrame) -> str:
     """Write the table of docs/paper.md: the paper's strategies on ten folds, with the paper's numbers."""
-    whole = frame[(frame["n_folds"] == 10) & ~frame["overlaps"].astype(bool) & frame["paper_mean"].notna()]
+    whole = frame[(frame["n_folds"] == N_FOLDS) & ~frame["overlaps"].astype(bool) & frame["paper_mean"].notna()]
     rows = [
         [CORPORA[row["corpus"]], row["strategy"], _interval(row), *map(_number, (row["paper_mean"], gap))]
         for _, row in whole.iterrows()
@@ -219,11 +221,19 @@ def preset(strategy: str) -> Path | None:
     return next((file for file in sorted(HPARAMS.glob("*.yaml")) if line in file.read_text("utf-8").splitlines()), None)
 
 
-def _row(row: pd.Series) -> list[str]:
-    values = [_number(row[name]) for name in ("mean", "std")]
-    ends = f"{_number(row['low'])}–{_number(row['high'])}"
-    rest = [_number(row[name]) for name in ("uar", "macro_f1", "paper_mean")]
-    return [row["strategy"], str(row["seed"]), str(row["n_folds"]), *values, ends, *rest]
+def _system(rows: pd.DataFrame) -> list[str]:
+    """Lay out the rows of a strategy and a seed, one a corpus: its name, then the measures on each corpus."""
+    strategy, seed = rows.iloc[0][["strategy", "seed"]]
+    cells = [strategy if seed == 1 else f"{strategy}, seed {seed}"]
+    for corpus in CORPORA:
+        found = rows[rows["corpus"] == corpus]
+        cells += _measures(found.iloc[0]) if len(found) else [ABSENT] * (1 + len(MEASURED))
+    return cells
+
+
+def _measures(row: pd.Series) -> list[str]:
+    folds = {N_FOLDS: "", 1: " (1 fold)"}.get(row["n_folds"], f" ({row['n_folds']} folds)")
+    return [_interval(row) + folds, *(_number(row[name]) for name in ("std", "uar", "paper_mean"))]
 
 
 def _together(experiments: Sequence[Experiment], names: Sequence[str], corpus: str) -> list[list[Run]]:

@@ -25,6 +25,7 @@ from ser_plugins.distributed import rank_and_size
 from ser_plugins.errors import InputError
 from ser_plugins.memory import keep_memory
 from ser_plugins.model_folder.loading import check_device
+from ser_plugins.training.precision import choose_precision
 from ser_plugins.training.processes import join, leave
 from ser_plugins.training.run import FROM_CORPUS, commit
 
@@ -63,6 +64,7 @@ class Recipe:
         # Run options that the YAML has as keys are hyper-parameters, however they are given.
         given |= {key: options[key] for key in options.overridden_args if key in known}
         tree = configuration.compose(file, given.get("corpus"), given)
+        tree["precision"] = choose_precision(tree["precision"], options["device"])
         configuration.check_classes(tree)  # before any work
         return cls(tree, options)
 
