@@ -34,6 +34,7 @@ CASES = (
     "growth",
     "inference",
     "latency",
+    "command",
     "gpu",
 )
 ON_DEVICE = ("epoch", "memory")  # cases that take --device; gpu needs a GPU in any case

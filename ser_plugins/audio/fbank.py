@@ -67,16 +67,23 @@ class KaldiFbank(nn.Module):
             raise ValueError(f"waveforms must be [batch, samples], got shape {tuple(wavs.shape)}")
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = functional.pad(wavs.float(), (0, max(0, self.win - wavs.shape[1])))
-            frames = wavs.unfold(1, self.win, self.hop)
-            frames = frames - frames.mean(2, keepdim=True)
-            before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-            spectrum = torch.fft.rfft((frames - PREEMPHASIS * before) * self.window.float(), self.n_fft)
-            power = spectrum.real.square() + spectrum.imag.square()
-            feats: Tensor = (power @ self.filters.float()).clamp(min=EPSILON).log()
-            position = torch.arange(1, wavs.shape[1] + 1, device=wavs.device)
-            end = (position * (wavs != 0)).amax(1)
-            count = torch.div(end - self.win, self.hop, rounding_mode="floor") + 1
-            return feats * frame_mask(count.clamp(min=1), feats.shape[1]).unsqueeze(2)
+            spectrum = self.transform(wavs.unfold(1, self.win, self.hop))
+            return self.finish(spectrum.real.square() + spectrum.imag.square(), wavs)
+
+    def transform(self, frames: Tensor) -> Tensor:
+        """Compute the complex spectra [..., n_fft / 2 + 1] of ``frames`` [..., win], a linear function of them."""
+        frames = frames - frames.mean(-1, keepdim=True)
+        before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+        spectrum: Tensor = torch.fft.rfft((frames - PREEMPHASIS * before) * self.window, self.n_fft)
+        return spectrum
+
+    def finish(self, power: Tensor, wavs: Tensor) -> Tensor:
+        """Sum ``power`` [B, T', n_fft / 2 + 1] of ``wavs`` [B, T] over each filter, and blank frames of padding."""
+        feats: Tensor = (power @ self.filters.float()).clamp(min=EPSILON).log()
+        position = torch.arange(1, wavs.shape[1] + 1, device=wavs.device)
+        end = (position * (wavs != 0)).amax(1)
+        count = torch.div(end - self.win, self.hop, rounding_mode="floor") + 1
+        return feats * frame_mask(count.clamp(min=1), feats.shape[1]).unsqueeze(2)
 
 
 class MeanNorm(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,21 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ser_plugins.audio.checks import SILENT, check_signal, is_silent
 from ser_plugins.audio.reading import SAMPLE_RATE, load_audio, stream_audio  # noqa: F401 — their old place
 from ser_plugins.audio.resampling import resample
+from ser_plugins.audio.silero import CONTEXT, FRAME, Segments, is_near_threshold, speech_segments
 from ser_plugins.errors import InputError
 
-Segments = list[tuple[int, int]]
-SILERO_FRAME, SILERO_CONTEXT = 512, 64  # samples
-SILERO_THRESHOLDS = 0.5, 0.35  # speech begins above the first and ends below the second
 SILERO_TOGETHER = 1024  # frames: more leave the cache of a processor
-NEAR = 1e-4  # four hundred times the largest difference of a probability from that of silero
 TOGETHER = 32  # clips in which speech is found at once; more are no faster
 WEBRTC_FRAME = 480  # 30 ms, the longest that it takes
-MIN_SECONDS = 0.1
-SILENT = "it is silent; record it again"
-SILENCE = 1e-4  # peak: a lossy copy of silence is not exactly zero
-LOUDEST = 2.0**31  # peak: of a file of floats that are whole numbers of 32 bits; powers far beyond it overflow
 HEARING = threading.RLock()  # Silero's one network keeps a state from frame to frame
 
 
@@ -60,18 +53,10 @@ def silero_together(signals: Sequence[Tensor]) -> list[Segments]:
     """
     if not signals:
         return []
-    probabilities = silero_probabilities(signals)
-    # After `_silero`, which keeps this import from setting the number of threads.
-    from silero_vad.utils_vad import get_speech_timestamps_from_probs  # noqa: PLC0415
-
     found = []
-    for signal, row in zip(signals, probabilities, strict=True):
-        own = row[: -(-len(signal) // SILERO_FRAME)]
-        if any((own - threshold).abs().min() < NEAR for threshold in SILERO_THRESHOLDS):
-            found.append(silero(signal))
-        else:
-            told = get_speech_timestamps_from_probs(own.tolist(), SAMPLE_RATE, audio_length_samples=len(signal))
-            found.append([(segment["start"], segment["end"]) for segment in told])
+    for signal, row in zip(signals, silero_probabilities(signals), strict=True):
+        own = row[: -(-len(signal) // FRAME)]
+        found.append(silero(signal) if is_near_threshold(own) else speech_segments(own.tolist(), len(signal)))
     return found
 
 
@@ -84,9 +69,9 @@ def silero_probabilities(signals: Sequence[Tensor]) -> Tensor:
     """
     network, lstm = _silero()[1]._model, _silero_lstm()  # the package has no public name for the script's network
     padded = pad_sequence(list(signals), batch_first=True)
-    missing = -padded.shape[1] % SILERO_FRAME
-    padded = torch.nn.functional.pad(padded, (SILERO_CONTEXT, missing))
-    frames = padded.unfold(1, SILERO_FRAME + SILERO_CONTEXT, SILERO_FRAME)  # each begins with the end of the last
+    missing = -padded.shape[1] % FRAME
+    padded = torch.nn.functional.pad(padded, (CONTEXT, missing))
+    frames = padded.unfold(1, FRAME + CONTEXT, FRAME)  # each begins with the end of the last
     parts = torch.split(frames.flatten(0, 1), SILERO_TOGETHER)
     features = torch.cat([network.encoder(network.run_extractors(part)) for part in parts])
     hidden, _ = lstm(features.view(*frames.shape[:2], -1))
@@ -206,29 +191,6 @@ def downmix(signal: Tensor, sample_rate: int) -> Tensor:
         mono = mono.mean(1)
     check_signal(len(mono), sample_rate, float(mono.abs().max()) if len(mono) else 0.0)
     return mono
-
-
-def check_signal(samples: int, sample_rate: int, peak: float) -> None:
-    """Check that a signal can be used.
-
-    Raises
-    ------
-    InputError
-        If it is empty or shorter than 0.1 s, or its peak is NaN, infinite or beyond 2³¹.
-    """
-    if not samples:
-        raise InputError("it holds no samples; copy it again")
-    if samples < MIN_SECONDS * sample_rate:
-        raise InputError(f"{samples / sample_rate:.3f} s of audio is too short; give {MIN_SECONDS} s or more")
-    if not math.isfinite(peak):
-        raise InputError("audio holds NaN or infinity; write the file again")
-    if peak > LOUDEST:
-        raise InputError(f"audio holds a sample of {peak:.3g}, where full scale is 1; write the file again")
-
-
-def is_silent(samples: Any) -> bool:
-    """True where there is nothing to be heard in samples [T] of one channel; no samples at all are another fault."""
-    return len(samples) > 0 and float(abs(samples).max()) < SILENCE
 
 
 def join(signal: Tensor, segments: Segments) -> Tensor:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from tqdm import tqdm
 
-from ser_plugins.commands.tables import prepare, report_errors
+from ser_plugins.commands.printing import report_errors
+from ser_plugins.commands.tables import prepare
 from ser_plugins.errors import InputError
 from ser_plugins.files import lock_folder
 from ser_plugins.inference.cluster import FileEmbedder, begin_parts, connect, plan_parts, write_parts

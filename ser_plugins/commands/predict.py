@@ -6,9 +6,12 @@ The probabilities of the labels add up to one.
 from __future__ import annotations
 
 import argparse
+import os
 
 from ser_plugins.commands import timeline
 from ser_plugins.commands.options import add_batch_options, add_inference_arguments, add_labels_option
+
+SHOWN = ("path", "seconds", "emotion", "probability", "warning", "error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Print or write the table."""
-    # A command imports what it alone needs.
-    from ser_plugins.commands.tables import check_batches, prepare, run_files, split_labels  # noqa: PLC0415
-    from ser_plugins.errors import InputError  # noqa: PLC0415
-    from ser_plugins.inference.utterances import prediction_output  # noqa: PLC0415
+    from ser_plugins.errors import InputError  # noqa: PLC0415 — as all imports of a command
 
     if given.timeline:
         if given.ray:
@@ -38,6 +38,11 @@ def run(given: argparse.Namespace) -> None:
         raise InputError("predict takes no --window and --hop; use ser-plugins timeline")
     if given.segments or given.turns is not None or given.min_seconds is not None:
         raise InputError("segments are of a timeline; use ser-plugins timeline --segments")
+    if predict_one(given):
+        return
+    from ser_plugins.commands.tables import check_batches, prepare, run_files, split_labels  # noqa: PLC0415
+    from ser_plugins.inference.utterances import prediction_output  # noqa: PLC0415
+
     check_batches(given)
     labels = split_labels(given.labels)
     if given.ray:
@@ -48,5 +53,23 @@ def run(given: argparse.Namespace) -> None:
         return
     job = prepare(given)
     output = prediction_output(job.model, labels, given.unknown)
-    shown = ["path", "seconds", "emotion", "probability", "warning", "error"]
-    run_files(given, job, output, shown, ["predict", list(output.types), given.unknown])
+    run_files(given, job, output, list(SHOWN), ["predict", list(output.types), given.unknown])
+
+
+def predict_one(given: argparse.Namespace) -> bool:
+    """Print the answer on one recording by the model's ONNX graph, without PyTorch; False where that cannot be done."""
+    more = (given.output, given.labels, given.device, given.speaker, given.revision, given.ray)
+    if len(given.paths) != 1 or not os.path.isfile(given.paths[0]) or given.unknown or any(more):
+        return False
+    from ser_plugins.commands.printing import print_model, print_table  # noqa: PLC0415
+    from ser_plugins.inference.onnx_model import open_graph  # noqa: PLC0415
+
+    model = open_graph(given.model)
+    answer = model and model.answer(given.paths[0])
+    if not answer:
+        return False
+    print_model(given.model)
+    emotion, probability = max(answer.probabilities.items(), key=lambda item: item[1])
+    cells = (given.paths[0], answer.seconds, emotion, probability, answer.warning, None)
+    print_table({name: [cell] for name, cell in zip(SHOWN, cells, strict=True)}, 1)
+    return True

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from ser_plugins.commands.tables import prepare, print_table, split_labels, write_table
+from ser_plugins.commands.printing import print_table
+from ser_plugins.commands.tables import prepare, split_labels, write_table
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import select_labels
 from ser_plugins.inference.drawing import timeline_figure
@@ -47,7 +48,7 @@ def run_recordings(given: argparse.Namespace) -> None:
                 _draw(its_chunks, figures[number])
 
     if given.output is None:
-        print_table(job, pa.Table.from_batches(chunks(), schema).to_pydict())
+        print_table(pa.Table.from_batches(chunks(), schema).to_pydict(), len(job.files))
     else:
         write_table(given, job, schema, chunks, ["timeline", schema.names, window, hop])
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from ser_plugins.commands.tables import Job, prepare, print_table, report_errors, split_labels, write_table
+from ser_plugins.commands.printing import print_table, report_errors
+from ser_plugins.commands.tables import Job, prepare, split_labels, write_table
 from ser_plugins.errors import InputError
 from ser_plugins.inference.batches import select_labels
 from ser_plugins.inference.files import header_seconds, readable
@@ -48,7 +49,7 @@ def run_segments(given: argparse.Namespace) -> None:
     if given.output is None:
         found = _joined(recordings(job.files))
         shown = found.astype(object).where(found.notna(), None)
-        print_table(job, {name: shown[name].tolist() for name in types})
+        print_table({name: shown[name].tolist() for name in types}, len(job.files))
     elif given.output.suffix.lower() in FORMATS:
         check_format(given.output, len(job.files))
         found = _joined(recordings(job.files))

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ser_plugins.audio.speaker import SpeakerStatistics
+from ser_plugins.commands.printing import print_model, print_table, report_errors
 from ser_plugins.errors import InputError, disk_full_told
 from ser_plugins.inference.files import find_files
 from ser_plugins.inference.speaker import statistics_or_warning, statistics_values
 from ser_plugins.inference.utterances import Columns, Output, table_chunks
 from ser_plugins.memory import keep_memory
 from ser_plugins.model_folder.plain import PlainModel, load_plain
-from ser_plugins.model_folder.source import EMOTIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ser_plugins.inference.table import PartialTable
-
-logger = logging.getLogger(__name__)
-ABOUT = "using builtin:emotions, trained on acted English speech (CREMA-D); --model selects another model"
-SELDOM = ("warning", "error")  # columns that are printed where they have a value
 
 
 class Job(NamedTuple):
@@ -46,8 +41,7 @@ def prepare(given: argparse.Namespace) -> Job:
     if not cluster and (shards := [path for path in files if path.endswith(".tar")]):
         raise InputError(f"{shards[0]} is a shard, which is read by --ray; on one machine give --ray local")
     model = load_plain(given.model, given.revision, "cpu" if cluster else given.device)
-    if given.model == EMOTIONS:
-        print(ABOUT, file=sys.stderr)
+    print_model(given.model)
     turns = getattr(given, "turns", None)  # which have the speech of each speaker
     return Job(model, files, None if turns else statistics_or_warning(model, given.speaker))
 
@@ -72,7 +66,7 @@ def run_files(given: argparse.Namespace, job: Job, output: Output, shown: list[s
 
     if given.output is None:
         found = list(chunks(0))
-        print_table(job, {name: [value for chunk in found for value in chunk[name]] for name in shown})
+        print_table({name: [value for chunk in found for value in chunk[name]] for name in shown}, len(job.files))
         return
     from ser_plugins.inference.table import record_batch, schema_of  # noqa: PLC0415 — pandas takes a while
 
@@ -88,21 +82,6 @@ def check_batches(given: argparse.Namespace) -> None:
     given.jobs = (os.cpu_count() or 1) if given.jobs is None else given.jobs
     if given.jobs < 0 or given.batch_seconds <= 0:
         raise InputError("give --batch_seconds above 0, and --jobs of 0 (no other process) or more")
-
-
-def print_table(job: Job, columns: Columns) -> None:
-    """Print a table, and report the files that could not be used."""
-    errors = [error for error in columns["error"] if error is not None]
-    shown = {name: values for name, values in columns.items() if name not in SELDOM or any(values)}
-    cells = [[name, *map(_cell, values)] for name, values in shown.items()]
-    widths = [max(map(len, column)) for column in cells]
-    for row in zip(*cells, strict=True):
-        print(" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
-    report_errors(len(job.files), errors)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def write_table(
@@ -139,11 +118,3 @@ def write_table(
         part.finish()
     print(given.output)
     report_errors(len(job.files), errors)
-
-
-def report_errors(files: int, errors: list[str]) -> None:
-    """Log how many files could not be used; raise an `InputError` if none could."""
-    if len(errors) == files:
-        raise InputError(f"none of {files} files could be used; the first: {errors[0]}")
-    if errors:
-        logger.warning("%d of %d files could not be used; the column error says why", len(errors), files)

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from ser_plugins.audio.checks import SILENCE, check_signal
 from ser_plugins.audio.reading import AudioStream
-from ser_plugins.audio.speech import SILENCE, check_signal, naming
+from ser_plugins.audio.speech import naming
 from ser_plugins.errors import InputError
 from ser_plugins.files import walk
 

@@ -132,7 +132,7 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
         systems = [rows for _, rows in part.groupby(["strategy", "seed"])]
         parts.append(_table(title, columns, [*map(_system, systems)], note))
     parts += [_differences(experiments), _ensembles(experiments)]
-    if matrix := _rows(experiments, records, across.across_cells):
+    if matrix := [*_rows(experiments, records, across.across_cells), *across.package_cells(records)]:
         parts.append(
             _table("Across corpora", ["system", "seed", "trained on", "folds", *CORPORA.values()], matrix, across.NOTE)
         )

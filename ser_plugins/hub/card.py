@@ -17,10 +17,9 @@ from ser_plugins.errors import InputError
 from ser_plugins.evaluation.page import stress_table
 from ser_plugins.evaluation.results import METRICS, read_metrics, read_runs
 from ser_plugins.evaluation.tables import MEASURES
+from ser_plugins.model_folder.config import checksum_of, read_config
 from ser_plugins.model_folder.description import KEYS
 from ser_plugins.model_folder.lineage import NO_PRETRAINING, OWN_SPEAKERS, Lineage, Training, read_lineage
-from ser_plugins.model_folder.loading import read_config
-from ser_plugins.model_folder.plain import checksum_of
 from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS
 
 TEMPLATE = Path(__file__).with_name("card.md")

@@ -29,6 +29,7 @@ from ser_plugins.evaluation.protocol import GROUPS, N_FOLDS, UTTERANCES, Referen
 from ser_plugins.evaluation.system import System
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
 from ser_plugins.inference.speaker import measure_speaker, normalizes_by_speaker
+from ser_plugins.model_folder.config import read_config
 from ser_plugins.model_folder.layout import CONFIG, WEIGHTS
 from ser_plugins.model_folder.lineage import (
     LINEAGE,
@@ -39,7 +40,7 @@ from ser_plugins.model_folder.lineage import (
     tells_speakers,
     validated_speakers,
 )
-from ser_plugins.model_folder.plain import PlainModel, load_plain, read_config
+from ser_plugins.model_folder.plain import PlainModel, load_plain
 from ser_plugins.model_folder.source import find_folder
 
 RECORDED = "as recorded"

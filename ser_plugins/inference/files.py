@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import torch
 
+from ser_plugins.audio.checks import MAX_SECONDS, SILENT, is_silent
 from ser_plugins.audio.reading import Samples, announced_seconds, read_audio
 from ser_plugins.audio.resampling import resample
-from ser_plugins.audio.speech import SILENT, SpeechNormalizer, downmix, is_silent, join
+from ser_plugins.audio.speech import SpeechNormalizer, downmix, join
 from ser_plugins.errors import InputError
 from ser_plugins.files import walk
 
@@ -29,7 +30,6 @@ SUFFIXES = (
     *(".wav", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".m4a", ".mp4", ".aac", ".aif", ".aiff"),
     *(".aifc", ".au", ".caf", ".amr", ".3gp", ".wma", ".webm", ".mka"),
 )
-MAX_SECONDS = 600.0  # of an utterance: the network needs some 8 MB a second
 AHEAD = 2  # groups that a process has read, or reads, before they are asked for
 
 

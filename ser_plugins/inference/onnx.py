@@ -10,17 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_plugins.audio.fbank import KaldiFbank
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.spectrogram import Spectrogram
 from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path, atomic_write
 from ser_plugins.inference.speaker import Recordings, statistics_or_warning
 from ser_plugins.model_folder.forward import embed
+from ser_plugins.model_folder.layout import WEIGHTS
 from ser_plugins.model_folder.loading import UtteranceClassifier, load
+from ser_plugins.model_folder.source import find_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -59,13 +63,48 @@ class FourierConvolution(nn.Module):
         return self.features.finish((real.square() + imaginary.square()).sqrt().transpose(1, 2), wavs)
 
 
+class FilterbankConvolution(nn.Module):
+    """Features of a `KaldiFbank` computed by a convolution, for clips of a frame or more.
+
+    Example
+    -------
+    >>> wavs, features = torch.randn(2, 4000), KaldiFbank()
+    >>> torch.allclose(FilterbankConvolution(features)(wavs), features(wavs), atol=1e-3)
+    True
+    """
+
+    basis: Tensor
+
+    def __init__(self, features: KaldiFbank) -> None:
+        super().__init__()
+        self.features = features
+        spectrum = features.transform(torch.eye(features.win, dtype=torch.float64))  # row t: contribution of sample t
+        self.register_buffer("basis", torch.cat([spectrum.real, spectrum.imag], 1).T.unsqueeze(1).float())
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Compute the features [B, T', F] of ``wavs`` [B, T]."""
+        real, imaginary = functional.conv1d(wavs.unsqueeze(1), self.basis, stride=self.features.hop).chunk(2, dim=1)
+        return self.features.finish((real.square() + imaginary.square()).transpose(1, 2), wavs)
+
+
+FEATURES: dict[type[nn.Module], type[nn.Module]] = {
+    Spectrogram: FourierConvolution,
+    KaldiFbank: FilterbankConvolution,
+}
+
+
+def exportable(features: nn.Module) -> nn.Module | None:
+    """Return a module that computes the same features by operations of ONNX; None where there is none."""
+    return next((make(features) for kind, make in FEATURES.items() if isinstance(features, kind)), None)
+
+
 class Network(nn.Module):
     """The whole model from waveforms to log-probabilities, with statistics of a speaker as constants.
 
     Parameters
     ----------
     model : UtteranceClassifier
-        A model with a `Spectrogram`.
+        A model whose features are among `FEATURES`.
     speaker : SpeakerStatistics, optional
         Statistics of the speaker that the network is for.
     """
@@ -75,7 +114,8 @@ class Network(nn.Module):
 
     def __init__(self, model: UtteranceClassifier, speaker: SpeakerStatistics | None = None) -> None:
         super().__init__()
-        features = FourierConvolution(model.mods.compute_features)
+        features = exportable(model.mods.compute_features)
+        assert features is not None
         self.parts = nn.ModuleDict({**model.mods, "compute_features": features})
         speaker = speaker or SpeakerStatistics()
         self.register_buffer("speaker_features", speaker.features)
@@ -89,7 +129,11 @@ class Network(nn.Module):
 
 
 def convert(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: Mapping[str, Sequence[str]], outputs: Sequence[str]
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Mapping[str, Sequence[str]],
+    outputs: Sequence[str],
+    keep_weights: bool = False,
 ) -> ModelProto:
     """Convert a module in evaluation mode to ONNX.
 
@@ -103,6 +147,8 @@ def convert(
         Name of each input, and the names of its first axes, which have variable length; axes of one name agree.
     outputs : sequence of str
         Names of the outputs.
+    keep_weights : bool
+        Keep each array of weights as it is. Otherwise batch normalisation becomes part of the convolution before it.
 
     Returns
     -------
@@ -115,7 +161,7 @@ def convert(
         If a package is missing.
     """
     try:
-        import onnxscript  # noqa: F401, PLC0415 — PyTorch's exporter reports it late, and in many lines
+        import onnxscript.optimizer  # noqa: PLC0415 — PyTorch's exporter reports it late, and in many lines
     except ImportError as error:
         raise InputError(MISSING) from error
     with _warnings_off():
@@ -127,8 +173,12 @@ def convert(
             dynamic_shapes=tuple(dict(enumerate(axes)) for axes in inputs.values()),
             dynamo=True,
             verbose=False,
+            optimize=not keep_weights,
         )
-    assert program is not None
+        assert program is not None
+        if keep_weights:
+            onnxscript.optimizer.fold_constants(program.model)
+            onnxscript.optimizer.remove_unused_nodes(program.model)
     return _strip(program.model_proto)
 
 
@@ -173,7 +223,8 @@ def export(
         Model folder or USER/NAME on the Hub, as `ser_plugins.load` takes it.
     path : pathlib.Path
         The file to write: ``waveforms`` [batch, samples] at 16 kHz and relative ``lengths`` [batch] in; ``embeddings``
-        [batch, 1, E] and ``log_probabilities`` [batch, C] out. For its metadata see `metadata`.
+        [batch, 1, E] and ``log_probabilities`` [batch, C] out. For its metadata see `metadata`. Inside the model
+        folder, the file refers to the folder's weights instead of holding them.
     int8 : pathlib.Path, optional
         A second file to write, with weights and activations of 8 bits.
     revision : str, optional
@@ -185,25 +236,71 @@ def export(
     Raises
     ------
     InputError
-        If the model has no spectrogram or cannot use the speaker, a package is missing, or a file cannot be written.
+        If the model's features have no ONNX form, it cannot use the speaker, a package is missing, or a file cannot be
+        written.
     """
     model = load(source, revision)
     features = model.mods.compute_features
-    if not isinstance(features, Spectrogram):
+    if exportable(features) is None:
         front = getattr(model.mods.embedding_model, "backbone", features)
         raise InputError(
-            f"{source} computes features by {type(front).__name__}, which ONNX has not; give a model of spectrograms"
+            f"{source} computes features by {type(front).__name__}, which ONNX has not; give one of spectrograms or filterbanks"
         )
     statistics = statistics_or_warning(model, speaker)
-    logger.info("converting %s, which takes half a minute", source)
+    logger.info("converting %s, which takes a minute or two", source)
     # A second of zeros is long enough; PyTorch fixes the length of an axis that has length 1.
-    example = torch.zeros(2, features.sample_rate), torch.ones(2)
-    proto = convert(Network(model, statistics), example, INPUTS, OUTPUTS)
+    example = torch.zeros(2, model.audio_normalizer.sample_rate), torch.ones(2)
+    weights = path.parent / WEIGHTS
+    inside = path.parent.resolve() == find_folder(source, [], revision).resolve()
+    proto = convert(Network(model, statistics), example, INPUTS, OUTPUTS, keep_weights=inside)
+    if inside:
+        refer_to_weights(proto, weights)
     for key, value in metadata(model, statistics).items():
         proto.metadata_props.add(key=key, value=value)
     atomic_write(path, proto.SerializeToString())
     if int8 is not None:
         quantise(path, int8)
+
+
+def refer_to_weights(model: ModelProto, weights: Path) -> None:
+    """Let a graph read its arrays from a file of safetensors in the same folder, where that has the same values.
+
+    Arrays in half precision are cast when the graph is loaded.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        A graph of `Network` whose weights were kept; it is changed.
+    weights : pathlib.Path
+        The ``model.safetensors`` of the model folder.
+    """
+    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
+
+    kinds = {"F16": (TensorProto.FLOAT16, np.float16), "F32": (TensorProto.FLOAT, np.float32)}
+    data = weights.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")  # after the header and its length
+    entries = json.loads(data[8:begin])
+    casts = []
+    for tensor in model.graph.initializer:
+        entry = entries.get(tensor.name.removeprefix("parts."))
+        if entry is None or entry["dtype"] not in kinds or entry["shape"] != list(tensor.dims):
+            continue
+        kind, dtype = kinds[entry["dtype"]]
+        first, last = (begin + offset for offset in entry["data_offsets"])
+        if not np.array_equal(
+            np.frombuffer(data[first:last], dtype).reshape(tensor.dims), numpy_helper.to_array(tensor)
+        ):
+            continue
+        name = tensor.name if kind == tensor.data_type else f"{tensor.name}.half"
+        if name != tensor.name:
+            casts.append(helper.make_node("Cast", [name], [tensor.name], to=tensor.data_type))
+        places = {"location": weights.name, "offset": str(first), "length": str(last - first)}
+        tensor.CopyFrom(TensorProto(name=name, data_type=kind, dims=tensor.dims, data_location=TensorProto.EXTERNAL))
+        for key, value in places.items():
+            tensor.external_data.add(key=key, value=value)
+    nodes = [*casts, *model.graph.node]
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
 
 
 def metadata(model: UtteranceClassifier, speaker: SpeakerStatistics | None = None) -> dict[str, str]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from ser_plugins.audio.checks import MIN_SECONDS, is_silent
 from ser_plugins.audio.reading import Samples, stream_audio
-from ser_plugins.audio.speech import MIN_SECONDS, is_silent, join, naming
+from ser_plugins.audio.speech import join, naming
 from ser_plugins.errors import InputError
 from ser_plugins.inference.files import readable
 

@@ -14,8 +14,9 @@ import yaml
 
 from ser_plugins import configuration
 from ser_plugins.errors import InputError
+from ser_plugins.model_folder.config import read_config
 from ser_plugins.model_folder.description import CLASSES, describe
-from ser_plugins.model_folder.loading import load, read_config
+from ser_plugins.model_folder.loading import load
 from ser_plugins.model_folder.reference import REFERENCE, Output, compare_outputs, reference_output
 from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS, SECTIONS, WEIGHTS
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ser_plugins.files import atomic_write
+from ser_plugins.model_folder.config import read_config
 from ser_plugins.model_folder.lineage import read_lineage, write_lineage
-from ser_plugins.model_folder.loading import read_config
 from ser_plugins.model_folder.saving import CHECKPOINT, CONFIG, HYPERPARAMS, WEIGHTS
 
 

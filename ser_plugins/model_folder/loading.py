@@ -7,16 +7,17 @@ from pathlib import Path
 from speechbrain.inference.classifiers import EncoderClassifier
 from torch import Tensor
 
+from ser_plugins.audio.checks import is_silent
 from ser_plugins.audio.speaker import SpeakerStatistics
-from ser_plugins.audio.speech import is_silent, normalize_file
+from ser_plugins.audio.speech import normalize_file
 from ser_plugins.errors import InputError
 from ser_plugins.model_folder.forward import embed
 from ser_plugins.model_folder.interface import LabelEncoder, UnitLength
 from ser_plugins.model_folder.layout import CONFIG, WEIGHTS
-from ser_plugins.model_folder.plain import check_device, read_config, read_parts, telling
+from ser_plugins.model_folder.plain import check_device, read_parts, telling
 from ser_plugins.model_folder.source import EMOTIONS, find_folder
 
-__all__ = ["UtteranceClassifier", "check_device", "load", "read_config"]
+__all__ = ["UtteranceClassifier", "check_device", "load"]
 Decision = tuple[Tensor, Tensor, Tensor, list[str]]
 
 

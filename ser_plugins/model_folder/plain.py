@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from ser_plugins.errors import InputError
+from ser_plugins.model_folder.config import REMEDY, checksum_of, read_config, read_weights
 from ser_plugins.model_folder.description import build
 from ser_plugins.model_folder.layout import CONFIG, SECTIONS, WEIGHTS, weighted_modules
 from ser_plugins.model_folder.source import find_folder
-
-REMEDY = "download or export the folder again"
 
 
 class Parts(NamedTuple):
@@ -98,16 +95,11 @@ def load_plain(source: str | Path, revision: str | None = None, device: str | No
 def read_parts(folder: Path) -> Parts:
     """Read and build the modules of a model folder."""
     config = read_config(folder / CONFIG)
-    weights = _read_weights(folder / WEIGHTS, config)
+    weights = load_tensors(read_weights(folder / WEIGHTS, config))
     with telling(folder):
         modules = {name: build(config["modules"][name]) for name in SECTIONS}
         weighted_modules(modules["embedding_model"], modules["classifier"]).load_state_dict(weights)
         return Parts(modules, modules.pop("audio_normalizer"), list(config["labels"]), checksum_of(config))
-
-
-def checksum_of(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the content of a ``config.json``, which has that of the weights."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -128,32 +120,3 @@ def check_device(device: str | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"there is no device {device}; give cpu, or none") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} is missing; give the model/ or encoder/ folder of a run") from error
-
-
-def read_config(path: Path) -> Mapping[str, Any]:
-    """Read a folder's ``config.json``: its modules, labels and checksum."""
-    data = _read(path)
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON; {REMEDY}") from error
-    if not isinstance(config, Mapping) or "modules" not in config:
-        raise InputError(
-            f"{path} describes no modules; a class may be your own: load the folder by EncoderClassifier.from_hparams"
-        )
-    return config
-
-
-def _read_weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read the weights after comparing their checksum with that of ``config.json``."""
-    data = _read(path)  # read once: the checked bytes are the loaded ones
-    if config.get("sha256") != {WEIGHTS: hashlib.sha256(data).hexdigest()}:
-        raise InputError(f"{path} does not have the checksum in {CONFIG}; {REMEDY}")
-    return dict(load_tensors(data))

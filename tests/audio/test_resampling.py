@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from math import gcd
 
 import numpy as np
 import pytest
 import torch
 import torchaudio
+from scipy.signal import resample_poly
 
 from ser_plugins.audio import resampling
 from ser_plugins.audio.resampling import resample
@@ -24,6 +26,17 @@ def test_both_ways_are_one_filter(monkeypatch, rate, samples):
     torch.testing.assert_close(resample(signal, rate), expected, atol=2e-4, rtol=0)
     monkeypatch.setattr(resampling, "LARGEST_KERNEL", 0)
     torch.testing.assert_close(resample(signal, rate), expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8000, 8013, 11025, 44100, 48000, 96000])
+@pytest.mark.parametrize("samples", [1, 77, 20001])
+def test_arrays_pass_the_filter_of_scipy(rate, samples):
+    signal = np.random.default_rng(0).uniform(-1, 1, samples).astype(np.float32)
+    up, down = 16000 // gcd(rate, 16000), rate // gcd(rate, 16000)
+    expected = resample_poly(signal, up, down, window=resampling.sinc_filter(up, down))
+    found = resampling.resample_array(signal, rate)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("rate", [44100, 48000])

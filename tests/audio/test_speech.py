@@ -11,7 +11,7 @@ import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.interfaces import Pretrained
 
-from ser_plugins.audio import speech
+from ser_plugins.audio import silero, speech
 from ser_plugins.audio.speech import SpeechNormalizer, load_audio, normalize_file
 from ser_plugins.corpora.synthetic import speak
 from ser_plugins.errors import InputError
@@ -282,7 +282,7 @@ def test_probabilities_are_those_of_the_stream(spoken):
         network.reset_states()
         with torch.no_grad():
             expected = [float(network(frame, 16000)) for frame in frames]
-        np.testing.assert_allclose(row[: len(frames)], expected, atol=speech.NEAR / 10)
+        np.testing.assert_allclose(row[: len(frames)], expected, atol=silero.NEAR / 10)
 
 
 def test_threads_hear_what_one_hears(spoken):
@@ -293,6 +293,6 @@ def test_threads_hear_what_one_hears(spoken):
 
 def test_a_signal_near_a_threshold_is_heard_alone(spoken, monkeypatch):
     heard = []
-    monkeypatch.setattr(speech, "NEAR", 2.0)
+    monkeypatch.setattr(silero, "NEAR", 2.0)
     monkeypatch.setattr(speech, "silero", lambda signal: heard.append(signal) or [(0, 1)])
     assert speech.silero_together([spoken[0], spoken[0][:9000]]) == [[(0, 1)]] * 2 and len(heard) == 2

@@ -130,3 +130,17 @@ def test_parts_are_refused(results, asked, tmp_path, monkeypatch):
     part = pd.DataFrame({"id": ["1001_DFA_ANG_XX"], "predicted": ["angry"]})
     with pytest.raises(InputError, match="cremad: 7441 utterances have no prediction; run across again"):
         across.with_truth(part, "cremad")
+
+
+def test_the_models_of_the_package_have_rows(tmp_path):
+    folder, rng = tmp_path / "models/emotions", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    expected = []
+    for name in ("ravdess", "cremad"):
+        table = reference(name).table.query("emotion in @COMMON").head(400)
+        table = table.assign(predicted=rng.choice(sorted(COMMON), len(table)))
+        table.to_csv(folder / f"{name}.csv.gz", index=False)
+        expected.append(100 * balanced_accuracy_score(table["emotion"], table["predicted"]))
+    [[name, seed, trained, folds, *cells]] = across.package_cells(tmp_path)
+    assert (name, seed, trained, folds) == ("`builtin:emotions`", "–", "CREMA-D", "1")
+    assert [float(cell.split()[0]) for cell in cells] == pytest.approx(expected, abs=0.051)

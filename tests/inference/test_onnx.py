@@ -29,7 +29,6 @@ SPECTROGRAM = """
 audio_normalizer: !new:ser_plugins.SpeechNormalizer
     vad: none
 compute_features: !new:ser_plugins.{features}
-    log: true
 mean_var_norm: !new:ser_plugins.SpectrogramNorm
     {norm}
 embedding_model: !new:ser_plugins.UtteranceEncoder
@@ -57,6 +56,10 @@ KINDS = {
         "features": "Spectrogram\n    win_length: 25.0",
         "norm": "axis: frame",
         "classifier": "MarginClassifier\n    input_size: 12\n    n_classes: 4",
+    },
+    "filterbanks, softmax": {
+        "features": "KaldiFbank\n    n_mels: 80",
+        "n_bins": 80,
     },
     "speaker, softmax": {
         "norm": "speaker_normalization: features+embeddings",
@@ -179,7 +182,7 @@ def test_other_normalisations_are_computed_alike(tmp_path, settings):
 
 def test_a_model_with_speaker_normalisation_asks_for_the_speaker(tmp_path, monkeypatch, caplog):
     folder = write(tmp_path / "model", YAMLS["speaker, softmax"])
-    monkeypatch.setattr(onnx_export, "convert", lambda network, *_: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "convert", lambda network, *_, **options: onnx.ModelProto())
     export(folder, tmp_path / "model.onnx")
     assert "give --speaker" in caplog.text
 

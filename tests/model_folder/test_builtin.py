@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -13,9 +14,10 @@ from ser_plugins.errors import InputError
 from ser_plugins.evaluation.calibration import probability_measures, probability_sums
 from ser_plugins.evaluation.intervals import accuracy_interval
 from ser_plugins.evaluation.results import read_runs
+from ser_plugins.inference.onnx_model import open_graph
+from ser_plugins.model_folder.config import checksum_of, read_config
+from ser_plugins.model_folder.layout import GRAPH
 from ser_plugins.model_folder.lineage import read_lineage, speaker_keys
-from ser_plugins.model_folder.loading import read_config
-from ser_plugins.model_folder.plain import checksum_of
 from ser_plugins.model_folder.saving import CONFIG
 from ser_plugins.model_folder.source import builtin_folder
 from ser_plugins.training.run import load_pretrained
@@ -60,6 +62,18 @@ def test_a_strategy_starts_from_it_by_default(strategy, partial):
     lineage, report = load_pretrained(encoder, tree)
     assert lineage and len(report["matched"]) > 200 and len(report["partial"]) == partial
     assert not report["missing"] + report["shape"] + report["unexpected"]
+
+
+def test_the_graph_of_the_default_model_computes_what_the_model_does():
+    folder, model = builtin_folder("builtin:emotions"), load("builtin:emotions", device="cpu")
+    assert open_graph(str(folder)) is not None
+    generator = torch.Generator().manual_seed(0)
+    wavs, lengths = 0.1 * torch.randn(2, 40000, generator=generator), torch.tensor([1.0, 0.6])
+    wavs[1, 24000:] = 0
+    inputs = {"waveforms": wavs.numpy(), "lengths": lengths.numpy()}
+    embeddings, scores = onnxruntime.InferenceSession(folder / GRAPH).run(None, inputs)
+    np.testing.assert_allclose(embeddings, model.encode_batch(wavs, lengths), atol=1e-4)
+    np.testing.assert_allclose(scores, model.classify_batch(wavs, lengths)[0], atol=1e-4)
 
 
 def test_an_unknown_name_lists_the_known_ones():
