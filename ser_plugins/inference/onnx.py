@@ -244,7 +244,8 @@ def export(
     if exportable(features) is None:
         front = getattr(model.mods.embedding_model, "backbone", features)
         raise InputError(
-            f"{source} computes features by {type(front).__name__}, which ONNX has not; give one of spectrograms or filterbanks"
+            f"{source} computes features by {type(front).__name__}, which ONNX does not have; "
+            "give a model of spectrograms or filterbanks"
         )
     statistics = statistics_or_warning(model, speaker)
     logger.info("converting %s, which takes a minute or two", source)
