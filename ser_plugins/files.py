@@ -18,6 +18,11 @@ def _umask() -> int:
     return mask
 
 
+def readable(name: str) -> str:
+    """Replace the bytes of a name that are no UTF-8: tables take none."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes; the lock ends with the block or the process.

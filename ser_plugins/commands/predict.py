@@ -62,6 +62,7 @@ def predict_one(given: argparse.Namespace) -> bool:
     if len(given.paths) != 1 or not os.path.isfile(given.paths[0]) or given.unknown or any(more):
         return False
     from ser_plugins.commands.printing import print_model, print_table  # noqa: PLC0415
+    from ser_plugins.files import readable  # noqa: PLC0415
     from ser_plugins.inference.onnx_model import open_graph  # noqa: PLC0415
 
     model = open_graph(given.model)
@@ -70,6 +71,6 @@ def predict_one(given: argparse.Namespace) -> bool:
         return False
     print_model(given.model)
     emotion, probability = max(answer.probabilities.items(), key=lambda item: item[1])
-    cells = (given.paths[0], answer.seconds, emotion, probability, answer.warning, None)
+    cells = (readable(given.paths[0]), answer.seconds, emotion, probability, answer.warning, None)
     print_table({name: [cell] for name, cell in zip(SHOWN, cells, strict=True)}, 1)
     return True

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from ser_plugins.commands.printing import print_table
 from ser_plugins.commands.tables import prepare, split_labels, write_table
 from ser_plugins.errors import InputError
+from ser_plugins.files import readable
 from ser_plugins.inference.batches import select_labels
 from ser_plugins.inference.drawing import timeline_figure
-from ser_plugins.inference.files import header_seconds, readable
+from ser_plugins.inference.files import header_seconds
 from ser_plugins.inference.table import PartialTable
 from ser_plugins.inference.timelines import HOP, WINDOW, timeline_chunks
 from ser_plugins.inference.windows import check_windows

@@ -12,8 +12,9 @@ from tqdm import tqdm
 from ser_plugins.commands.printing import print_table, report_errors
 from ser_plugins.commands.tables import Job, prepare, split_labels, write_table
 from ser_plugins.errors import InputError
+from ser_plugins.files import readable
 from ser_plugins.inference.batches import select_labels
-from ser_plugins.inference.files import header_seconds, readable
+from ser_plugins.inference.files import header_seconds
 from ser_plugins.inference.segmentation import FORMATS, MIN_SECONDS, check_format, segments, write_segments
 from ser_plugins.inference.table import PartialTable, schema_of
 from ser_plugins.inference.timelines import HOP, WINDOW, timeline

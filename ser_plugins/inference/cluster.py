@@ -17,9 +17,9 @@ import pyarrow.parquet
 
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.errors import InputError
-from ser_plugins.files import atomic_path, atomic_write
+from ser_plugins.files import atomic_path, atomic_write, readable
 from ser_plugins.inference.batches import BATCH_SECONDS, CHUNK_FILES
-from ser_plugins.inference.files import SUFFIXES, readable, reason
+from ser_plugins.inference.files import SUFFIXES, reason
 from ser_plugins.inference.table import record_batch, schema_of
 from ser_plugins.inference.utterances import Columns, embedding_output, prediction_output, table_chunks
 from ser_plugins.memory import keep_memory

@@ -104,11 +104,6 @@ def _expand(path: str) -> list[str]:
     return [path]
 
 
-def readable(name: str) -> str:
-    """Replace the bytes of a name that are no UTF-8: tables take none."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
-
-
 def header_seconds(paths: Sequence[str]) -> list[float]:
     """Return the length of each file by its header, for plans; 0 where it is unknown."""
     with ThreadPoolExecutor() as pool:

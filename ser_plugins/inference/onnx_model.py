@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_plugins.audio.checks import MAX_SECONDS, check_signal, is_silent
+from ser_plugins.audio.checks import check_signal, is_silent
 from ser_plugins.audio.reading import Samples, read_audio
 from ser_plugins.audio.resampling import resample_array
 from ser_plugins.audio.silero import is_near_threshold, onnx_probabilities, speech_segments
-from ser_plugins.errors import InputError
 from ser_plugins.model_folder.config import checksum_of, read_config, read_weights
 from ser_plugins.model_folder.layout import CONFIG, GRAPH, WEIGHTS
 from ser_plugins.model_folder.source import find_folder
+
+LONGEST = 30.0  # seconds; the network of PyTorch is faster, which counts more in long recordings
 
 
 class Answer(NamedTuple):
@@ -45,13 +46,13 @@ class OnnxModel:
         self.vad: str = json.loads(metadata["audio_normalizer"])["vad"]
 
     def answer(self, path: str) -> Answer | None:
-        """Classify a recording; None where PyTorch has to: for the error of a file, or for a decision of rounding."""
+        """Classify a recording; None where PyTorch has to: if it is long, cannot be used, or rounding decides."""
         try:
-            samples, rate, warning = read_audio(path, MAX_SECONDS)
+            samples, rate, warning = read_audio(path, LONGEST)
             mono = samples.mean(1)
             check_signal(len(mono), rate, float(abs(mono).max(initial=0)))
             signal = resample_array(mono, rate)
-        except InputError:
+        except Exception:  # whatever a decoder says of what is no sound
             return None
         speech = None if is_silent(mono) else self._speech(signal)
         if speech is None:

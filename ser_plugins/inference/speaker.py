@@ -15,7 +15,8 @@ from tqdm import tqdm
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
-from ser_plugins.inference.files import find_files, readable, reason
+from ser_plugins.files import readable
+from ser_plugins.inference.files import find_files, reason
 from ser_plugins.inference.windows import Window, find_speech, slide
 from ser_plugins.model_folder.forward import embed_features
 

@@ -13,8 +13,8 @@ import pandas as pd
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
+from ser_plugins.files import readable
 from ser_plugins.inference.batches import NOT_FINITE, classify, embed_speech, select_labels
-from ser_plugins.inference.files import readable
 from ser_plugins.inference.windows import Window, check_windows, find_speech, slide
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ser_plugins.audio.speaker import SpeakerStatistics
 from ser_plugins.audio.speech import TOGETHER
 from ser_plugins.errors import InputError
+from ser_plugins.files import readable
 from ser_plugins.inference.batches import (
     BATCH_SECONDS,
     NOT_FINITE,
@@ -23,7 +24,7 @@ from ser_plugins.inference.batches import (
     make_chunks,
     select_labels,
 )
-from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups, readable
+from ser_plugins.inference.files import Clip, find_files, header_seconds, read_groups
 from ser_plugins.metric.wheel import WHEEL
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ser_plugins.audio.checks import MIN_SECONDS, is_silent
 from ser_plugins.audio.reading import Samples, stream_audio
 from ser_plugins.audio.speech import join, naming
 from ser_plugins.errors import InputError
-from ser_plugins.inference.files import readable
+from ser_plugins.files import readable
 
 if TYPE_CHECKING:
     from speechbrain.inference.classifiers import EncoderClassifier

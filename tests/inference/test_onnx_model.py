@@ -86,6 +86,13 @@ def test_an_unusable_file_has_the_usual_error(folder, tmp_path):
             main(["predict", str(tmp_path / name), "--model", str(folder)])
 
 
+def test_a_long_recording_is_left_to_pytorch(folder, tmp_path):
+    for seconds in (29, 31):
+        soundfile.write(tmp_path / f"{seconds}.wav", np.resize(speak(0, 1, "angry", 1), seconds * 16000), 16000)
+    model = open_graph(str(folder))
+    assert model.answer(str(tmp_path / "29.wav")) and model.answer(str(tmp_path / "31.wav")) is None
+
+
 def test_a_graph_of_other_weights_is_not_used(copy, recording):
     assert open_graph(str(copy)) is not None
     config = json.loads((copy / "config.json").read_text())
