@@ -18,7 +18,7 @@ from ser_plugins.model_folder.saving import inference_yaml, save_model_folder
 from speed.corpus import read_files
 from speed.harness import Row, alternate
 
-FILES = 480
+FILES = 1440
 
 
 def write_model(folder: Path) -> Path:
