@@ -74,7 +74,7 @@ class KaldiFbank(nn.Module):
         """Compute the complex spectra [..., n_fft / 2 + 1] of ``frames`` [..., win], a linear function of them."""
         frames = frames - frames.mean(-1, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-        spectrum: Tensor = torch.fft.rfft((frames - PREEMPHASIS * before) * self.window, self.n_fft)
+        spectrum: Tensor = torch.fft.rfft((frames - PREEMPHASIS * before) * self.window.to(frames), self.n_fft)
         return spectrum
 
     def finish(self, power: Tensor, wavs: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class MaskedBatchNorm(nn.BatchNorm2d):
         out = functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
         )
-        return out if mask is None else out * mask
+        return out if mask is None else out.mul_(mask)  # its gradient needs the input alone
 
     def _masked(self, x: Tensor, mask: Tensor | None) -> Tensor:
         shape = (1, -1, *[1] * (x.dim() - 2))

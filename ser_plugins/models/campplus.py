@@ -63,12 +63,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Map ``x`` [B, C, F, T]; ``mask`` is [B, 1, 1, T]."""
-        out: Tensor = self.bn1(self.conv1(x), mask).relu()
+        out: Tensor = self.bn1(self.conv1(x), mask).relu_()
         out = self.bn2(self.conv2(out), mask)
         if self.shortcut is not None:
             convolution, norm = self.shortcut
             x = norm(convolution(x), mask)
-        return (out + x).relu()
+        return out.add_(x).relu_()
 
 
 class Head(nn.Module):
@@ -86,10 +86,10 @@ class Head(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Map ``x`` [B, 1, F, T]; ``mask`` is [B, 1, T]."""
         mask = None if mask is None else mask.unsqueeze(2)
-        x = self.bn1(self.conv1(x), mask).relu()
+        x = self.bn1(self.conv1(x), mask).relu_()
         for block in (*self.layer1, *self.layer2):
             x = block(x, mask)
-        x = self.bn2(self.conv2(x), mask).relu()
+        x = self.bn2(self.conv2(x), mask).relu_()
         return x.flatten(1, 2)
 
 
