@@ -57,15 +57,13 @@ def speech_segments(probabilities: Sequence[float], samples: int) -> Segments:
     if start is not None:
         found.append((start, samples))
     found = [(first, last) for first, last in found if last - first > LEAST_SPEECH]
+    if not found:
+        return []
     margins = [MARGIN, *(min(MARGIN, (after - last) // 2) for (_, last), (after, _) in pairwise(found)), MARGIN]
-    return (
-        [
-            (max(0, first - left), min(samples, last + right))
-            for (first, last), (left, right) in zip(found, pairwise(margins), strict=True)
-        ]
-        if found
-        else []
-    )
+    return [
+        (max(0, first - left), min(samples, last + right))
+        for (first, last), (left, right) in zip(found, pairwise(margins), strict=True)
+    ]
 
 
 def is_near_threshold(probabilities: Any) -> bool:

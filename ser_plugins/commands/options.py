@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ser_plugins.errors import InputError
 from ser_plugins.model_folder.source import EMOTIONS
 
 if TYPE_CHECKING:
@@ -66,6 +68,15 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_seconds", type=float, default=60.0, help="longest batch in seconds (default: 60)")
     about = "compute on a Ray cluster, HOST:PORT, auto or local; --output is a folder of Parquet parts"
     parser.add_argument("--ray", metavar="ADDRESS", help=about)
+
+
+def check_batches(given: argparse.Namespace) -> None:
+    """Raise an `InputError` unless the options of reading and batching can be used."""
+    if given.ray and given.jobs is not None:
+        raise InputError("with --ray each worker reads for itself; leave --jobs out")
+    given.jobs = (os.cpu_count() or 1) if given.jobs is None else given.jobs
+    if given.jobs < 0 or given.batch_seconds <= 0:
+        raise InputError("give --batch_seconds above 0, and --jobs of 0 (no other process) or more")
 
 
 def add_labels_option(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import argparse
 import os
 
 from ser_plugins.commands import timeline
-from ser_plugins.commands.options import add_batch_options, add_inference_arguments, add_labels_option
+from ser_plugins.commands.options import add_batch_options, add_inference_arguments, add_labels_option, check_batches
 
 SHOWN = ("path", "seconds", "emotion", "probability", "warning", "error")
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Print or write the table."""
-    from ser_plugins.errors import InputError  # noqa: PLC0415 — as all imports of a command
+    from ser_plugins.errors import InputError  # noqa: PLC0415 — a command imports what it needs
 
     if given.timeline:
         if given.ray:
@@ -38,12 +38,12 @@ def run(given: argparse.Namespace) -> None:
         raise InputError("predict takes no --window and --hop; use ser-plugins timeline")
     if given.segments or given.turns is not None or given.min_seconds is not None:
         raise InputError("segments are of a timeline; use ser-plugins timeline --segments")
+    check_batches(given)
     if predict_one(given):
         return
-    from ser_plugins.commands.tables import check_batches, prepare, run_files, split_labels  # noqa: PLC0415
+    from ser_plugins.commands.tables import prepare, run_files, split_labels  # noqa: PLC0415
     from ser_plugins.inference.utterances import prediction_output  # noqa: PLC0415
 
-    check_batches(given)
     labels = split_labels(given.labels)
     if given.ray:
         from ser_plugins.commands.cluster import run_on_cluster  # noqa: PLC0415

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -73,15 +72,6 @@ def run_files(given: argparse.Namespace, job: Job, output: Output, shown: list[s
     schema = schema_of(output.types)
     batches = lambda part: (record_batch(chunk, schema) for chunk in chunks(part.chunks))  # noqa: E731
     write_table(given, job, schema, batches, [*settings, given.batch_seconds])
-
-
-def check_batches(given: argparse.Namespace) -> None:
-    """Raise an `InputError` unless the options of reading and batching can be used."""
-    if given.ray and given.jobs is not None:
-        raise InputError("with --ray each worker reads for itself; leave --jobs out")
-    given.jobs = (os.cpu_count() or 1) if given.jobs is None else given.jobs
-    if given.jobs < 0 or given.batch_seconds <= 0:
-        raise InputError("give --batch_seconds above 0, and --jobs of 0 (no other process) or more")
 
 
 def write_table(

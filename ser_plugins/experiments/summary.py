@@ -128,7 +128,7 @@ def results_page(experiments: Sequence[Experiment], frame: pd.DataFrame, records
     parts = [PROTOCOL]
     for (overlaps, normalised), part in frame.groupby(GROUPS):
         title, note = HEADINGS[bool(overlaps), bool(normalised)]
-        columns = ["system", *(name for title in CORPORA.values() for name in (title, *MEASURED))]
+        columns = ["system", *(name for corpus in CORPORA.values() for name in (corpus, *MEASURED))]
         systems = [rows for _, rows in part.groupby(["strategy", "seed"])]
         parts.append(_table(title, columns, [*map(_system, systems)], note))
     parts += [_differences(experiments), _ensembles(experiments)]

@@ -34,24 +34,12 @@ AHEAD = 2  # groups that a process has read, or reads, before they are asked for
 
 
 class Clip(NamedTuple):
-    """What was read of a file.
+    """What was read of a file: its speech, or what is wrong with it."""
 
-    Attributes
-    ----------
-    seconds : float
-        Length of the recording.
-    speech : numpy.ndarray or None
-        Its speech at the model's rate, samples [T]; None where there is an error.
-    error : str or None
-        What is wrong with the file.
-    warning : str or None
-        How much of it is missing.
-    """
-
-    seconds: float
-    speech: Samples | None
+    seconds: float  # of the recording
+    speech: Samples | None  # samples [T] at the model's rate; None where there is an error
     error: str | None
-    warning: str | None = None
+    warning: str | None = None  # how much of the file is missing
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:

@@ -24,7 +24,7 @@ from ser_plugins.inference.speaker import Recordings, statistics_or_warning
 from ser_plugins.model_folder.forward import embed
 from ser_plugins.model_folder.layout import WEIGHTS
 from ser_plugins.model_folder.loading import UtteranceClassifier, load
-from ser_plugins.model_folder.source import find_folder
+from ser_plugins.model_folder.source import local_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,70 +32,77 @@ if TYPE_CHECKING:
 INPUTS = {"waveforms": ("batch", "samples"), "lengths": ("batch",)}
 OUTPUTS = ("embeddings", "log_probabilities")
 logger = logging.getLogger(__name__)
-FOURIER = "parts.compute_features.basis"
+FOURIER = "parts.compute_features.power.basis"
 MISSING = 'ONNX needs onnx, onnxscript and onnxruntime; pip install "ser-plugins[onnx]"'
 
 
 class FourierConvolution(nn.Module):
-    """Features of a `Spectrogram` computed by a convolution; onnxruntime's STFT is several times slower.
+    """Power spectra of frames computed by a convolution; onnxruntime's STFT is several times slower.
+
+    Parameters
+    ----------
+    spectrum : torch.Tensor
+        Complex spectra of the unit vectors, [win, n_fft / 2 + 1]: row t is the contribution of sample t of a frame.
+    hop : int
+        Samples from a frame to the next.
+    """
+
+    basis: Tensor
+
+    def __init__(self, spectrum: Tensor, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.register_buffer("basis", torch.cat([spectrum.real, spectrum.imag], 1).T.unsqueeze(1).float())
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Compute the power [B, T', n_fft / 2 + 1] of the frames of ``wavs`` [B, T]."""
+        real, imaginary = functional.conv1d(wavs.unsqueeze(1), self.basis, stride=self.hop).chunk(2, dim=1)
+        return (real.square() + imaginary.square()).transpose(1, 2)
+
+
+class ExportedSpectrogram(nn.Module):
+    """Features of a `Spectrogram` by operations of ONNX.
 
     Example
     -------
     >>> wavs, features = torch.randn(2, 4000), Spectrogram()
-    >>> torch.allclose(FourierConvolution(features)(wavs), features(wavs), atol=1e-2)
+    >>> torch.allclose(ExportedSpectrogram(features)(wavs), features(wavs), atol=1e-2)
     True
     """
-
-    basis: Tensor
 
     def __init__(self, features: Spectrogram) -> None:
         super().__init__()
         self.features = features
         margin = features.n_fft - features.win
         window = functional.pad(features.window.double(), (margin // 2, margin - margin // 2))
-        spectrum = torch.fft.rfft(torch.diag(window))  # row t: contribution of sample t of a frame
-        self.register_buffer("basis", torch.cat([spectrum.real, spectrum.imag], 1).T.unsqueeze(1).float())
+        self.power = FourierConvolution(torch.fft.rfft(torch.diag(window)), features.hop)
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Compute the features [B, T', F] of ``wavs`` [B, T]."""
-        padded = functional.pad(wavs, (self.features.n_fft // 2,) * 2).unsqueeze(1)
-        real, imaginary = functional.conv1d(padded, self.basis, stride=self.features.hop).chunk(2, dim=1)
-        return self.features.finish((real.square() + imaginary.square()).sqrt().transpose(1, 2), wavs)
+        return self.features.finish(self.power(functional.pad(wavs, (self.features.n_fft // 2,) * 2)).sqrt(), wavs)
 
 
-class FilterbankConvolution(nn.Module):
-    """Features of a `KaldiFbank` computed by a convolution, for clips of a frame or more.
+class ExportedFbank(nn.Module):
+    """Features of a `KaldiFbank` by operations of ONNX, for clips of a frame or more.
 
     Example
     -------
     >>> wavs, features = torch.randn(2, 4000), KaldiFbank()
-    >>> torch.allclose(FilterbankConvolution(features)(wavs), features(wavs), atol=1e-3)
+    >>> torch.allclose(ExportedFbank(features)(wavs), features(wavs), atol=1e-3)
     True
     """
-
-    basis: Tensor
 
     def __init__(self, features: KaldiFbank) -> None:
         super().__init__()
         self.features = features
-        spectrum = features.transform(torch.eye(features.win, dtype=torch.float64))  # row t: contribution of sample t
-        self.register_buffer("basis", torch.cat([spectrum.real, spectrum.imag], 1).T.unsqueeze(1).float())
+        self.power = FourierConvolution(features.transform(torch.eye(features.win).double()), features.hop)
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Compute the features [B, T', F] of ``wavs`` [B, T]."""
-        real, imaginary = functional.conv1d(wavs.unsqueeze(1), self.basis, stride=self.features.hop).chunk(2, dim=1)
-        return self.features.finish((real.square() + imaginary.square()).transpose(1, 2), wavs)
+        return self.features.finish(self.power(wavs), wavs)
 
 
-FEATURES: dict[type[nn.Module], type[nn.Module]] = {
-    Spectrogram: FourierConvolution,
-    KaldiFbank: FilterbankConvolution,
-}
-
-
-def exportable(features: nn.Module) -> nn.Module | None:
-    """Return a module that computes the same features by operations of ONNX; None where there is none."""
-    return next((make(features) for kind, make in FEATURES.items() if isinstance(features, kind)), None)
+FEATURES = {Spectrogram: ExportedSpectrogram, KaldiFbank: ExportedFbank}
 
 
 class Network(nn.Module):
@@ -114,9 +121,9 @@ class Network(nn.Module):
 
     def __init__(self, model: UtteranceClassifier, speaker: SpeakerStatistics | None = None) -> None:
         super().__init__()
-        features = exportable(model.mods.compute_features)
-        assert features is not None
-        self.parts = nn.ModuleDict({**model.mods, "compute_features": features})
+        features = model.mods.compute_features
+        make = next(make for kind, make in FEATURES.items() if isinstance(features, kind))
+        self.parts = nn.ModuleDict({**model.mods, "compute_features": make(features)})
         speaker = speaker or SpeakerStatistics()
         self.register_buffer("speaker_features", speaker.features)
         self.register_buffer("speaker_embedding", speaker.embedding)
@@ -236,12 +243,16 @@ def export(
     Raises
     ------
     InputError
-        If the model's features have no ONNX form, it cannot use the speaker, a package is missing, or a file cannot be
-        written.
+        If the features of the model have no ONNX form, the model cannot use the speaker, ``int8`` is given inside the
+        model folder, a package is missing, or a file cannot be written.
     """
+    folder = local_folder(source)
+    inside = folder is not None and path.parent.resolve() == folder.resolve()
+    if inside and int8 is not None:
+        raise InputError("inside the model folder a graph has no weights of its own; give --int8 with another --onnx")
     model = load(source, revision)
     features = model.mods.compute_features
-    if exportable(features) is None:
+    if not isinstance(features, tuple(FEATURES)):
         front = getattr(model.mods.embedding_model, "backbone", features)
         raise InputError(
             f"{source} computes features by {type(front).__name__}, which ONNX does not have; "
@@ -251,11 +262,9 @@ def export(
     logger.info("converting %s, which takes a minute or two", source)
     # A second of zeros is long enough; PyTorch fixes the length of an axis that has length 1.
     example = torch.zeros(2, model.audio_normalizer.sample_rate), torch.ones(2)
-    weights = path.parent / WEIGHTS
-    inside = path.parent.resolve() == find_folder(source, [], revision).resolve()
     proto = convert(Network(model, statistics), example, INPUTS, OUTPUTS, keep_weights=inside)
     if inside:
-        refer_to_weights(proto, weights)
+        refer_to_weights(proto, path.parent / WEIGHTS)
     for key, value in metadata(model, statistics).items():
         proto.metadata_props.add(key=key, value=value)
     atomic_write(path, proto.SerializeToString())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +13,10 @@ from ser_plugins.audio.checks import check_signal, is_silent
 from ser_plugins.audio.reading import Samples, read_audio
 from ser_plugins.audio.resampling import resample_array
 from ser_plugins.audio.silero import is_near_threshold, onnx_probabilities, speech_segments
+from ser_plugins.errors import InputError
 from ser_plugins.model_folder.config import checksum_of, read_config, read_weights
 from ser_plugins.model_folder.layout import CONFIG, GRAPH, WEIGHTS
-from ser_plugins.model_folder.source import find_folder
+from ser_plugins.model_folder.source import local_folder
 
 LONGEST = 30.0  # seconds; the network of PyTorch is faster, which counts more in long recordings
 
@@ -86,12 +86,14 @@ def open_graph(source: str) -> OnnxModel | None:
     -------
     OnnxModel or None
         None where the folder has no graph of its weights, where the graph depends on a speaker, or without onnxruntime.
+
+    Raises
+    ------
+    InputError
+        If the graph or the weights cannot be read.
     """
-    local = source.startswith("builtin") or Path(source).is_dir()
-    if not local or find_spec("onnxruntime") is None:
-        return None
-    folder = find_folder(source, [])
-    if not (folder / GRAPH).is_file():
+    folder = local_folder(source)
+    if folder is None or not (folder / GRAPH).is_file() or find_spec("onnxruntime") is None:
         return None
     from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions  # noqa: PLC0415 — optional
 
@@ -99,13 +101,17 @@ def open_graph(source: str) -> OnnxModel | None:
     read_weights(folder / WEIGHTS, config)
     options = SessionOptions()
     options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL  # which takes longer than one run saves
-    session = InferenceSession(folder / GRAPH, options)
+    try:
+        session = InferenceSession(folder / GRAPH, options)
+    except Exception as error:  # onnxruntime has a class for each kind, without a common one
+        raise InputError(f"{folder / GRAPH} is no graph of this folder; export it again, or delete it") from error
     metadata = session.get_modelmeta().custom_metadata_map
-    whole = metadata["checksum"] == checksum_of(config) and not json.loads(metadata["speaker_statistics"])
-    usual = json.loads(metadata["audio_normalizer"])["vad"] in ("silero", "none")
-    return OnnxModel(session, metadata) if whole and usual and not _normalises_by_speaker(config) else None
+    if metadata.get("checksum") != checksum_of(config) or _depends_on_speaker(config, metadata):
+        return None
+    model = OnnxModel(session, metadata)
+    return model if model.vad in ("silero", "none") else None
 
 
-def _normalises_by_speaker(config: Mapping[str, Any]) -> bool:
+def _depends_on_speaker(config: Mapping[str, Any], metadata: Mapping[str, str]) -> bool:
     modes = (module["arguments"].get("speaker_normalization", "none") for module in config["modules"].values())
-    return any(mode != "none" for mode in modes)
+    return bool(json.loads(metadata["speaker_statistics"])) or any(mode != "none" for mode in modes)

@@ -28,6 +28,13 @@ def builtin_folder(source: str) -> Path:
     return WEIGHTS_FOLDER / name
 
 
+def local_folder(source: str | Path) -> Path | None:
+    """Return the folder of a model on this machine: a folder, or ``builtin:NAME``; None for a name on the Hub."""
+    if Path(source).is_dir():
+        return Path(source)
+    return builtin_folder(str(source)) if str(source).partition(":")[0] == BUILTIN else None
+
+
 def find_folder(source: str | Path, files: Sequence[str], revision: str | None = None) -> Path:
     """Find a local folder, or download some files from the Hub.
 
@@ -57,13 +64,11 @@ def find_folder(source: str | Path, files: Sequence[str], revision: str | None =
         ...
     ser_plugins.errors.InputError: no model at no/such/folder; give a folder or a Hub id USER/NAME
     """
-    if Path(source).is_dir():
+    if folder := local_folder(source):
         if revision is not None:
             raise InputError(f"{source} is a folder, which has no revisions; leave --revision out")
-        return Path(source)
+        return folder
     source = str(source)
-    if source.partition(":")[0] == BUILTIN:
-        return builtin_folder(source)
     if source.count("/") != 1 or source.startswith((".", "/")):
         raise InputError(f"no model at {source}; give a folder or a Hub id USER/NAME")
     from huggingface_hub import snapshot_download  # noqa: PLC0415

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import soundfile
@@ -13,6 +14,7 @@ import torch
 from ser_plugins import load
 from ser_plugins.commands import main
 from ser_plugins.corpora.synthetic import speak
+from ser_plugins.errors import InputError
 from ser_plugins.inference import predict
 from ser_plugins.inference.onnx import export
 from ser_plugins.inference.onnx_model import open_graph
@@ -98,6 +100,29 @@ def test_a_graph_of_other_weights_is_not_used(copy, recording):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "labels": config["labels"][::-1]}))
     assert open_graph(str(copy)) is None
+
+
+def test_a_file_that_is_no_graph_is_named(copy):
+    (copy / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"model\.onnx is no graph of this folder; export it again, or delete it"):
+        open_graph(str(copy))
+
+
+def test_a_graph_without_our_metadata_is_not_used(copy):
+    graph = onnx.load(copy / "model.onnx", load_external_data=False)
+    graph.ClearField("metadata_props")
+    (copy / "model.onnx").write_bytes(graph.SerializeToString())
+    assert open_graph(str(copy)) is None
+
+
+def test_eight_bits_need_a_file_with_weights(folder, tmp_path):
+    with pytest.raises(InputError, match="give --int8 with another --onnx"):
+        export(folder, folder / "new.onnx", tmp_path / "int8.onnx")
+
+
+def test_options_of_batches_are_checked_first(folder, recording):
+    with pytest.raises(SystemExit, match="give --batch_seconds above 0"):
+        main(["predict", str(recording), "--model", str(folder), "--batch_seconds", "0"])
 
 
 def test_a_model_that_normalises_by_speaker_is_left_to_pytorch(copy):
