@@ -1,4 +1,8 @@
-"""Embedding a folder of recordings: against a loop over SpeechBrain's ``classify_file``."""
+"""Embedding a folder of recordings: against a loop over SpeechBrain's ``classify_file``, and one with Silero's function.
+
+The ``audio_normalizer`` of ``classify_file`` computes all frames of Silero at once, as the command does. Without it, the
+frames are computed one after the other, by Silero's own function.
+"""
 
 import os
 import tempfile
@@ -11,14 +15,14 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from ser_plugins import load
 from ser_plugins.audio.reading import load_audio
-from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, silero, silero_together
+from ser_plugins.audio.speech import TOGETHER, SpeechNormalizer, join, silero, silero_together
 from ser_plugins.configuration import build, compose, resolve
 from ser_plugins.inference import embed
 from ser_plugins.model_folder.saving import inference_yaml, save_model_folder
 from speed.corpus import read_files
 from speed.harness import Row, alternate
 
-FILES = 1440
+FILES = 480
 
 
 def write_model(folder: Path) -> Path:
@@ -44,13 +48,23 @@ def run() -> Iterator[Row]:
             for path in paths:
                 stock.classify_file(str(path))
 
+        def plain_loop() -> None:
+            convert = SpeechNormalizer(vad="none")
+            for path in paths:
+                samples, rate = load_audio(path)
+                signal = convert(torch.from_numpy(samples), rate)
+                stock.classify_batch(join(signal, silero(signal))[None])
+
         alone = np.stack([model.encode_file(path)[0, 0].numpy() for path in paths])
         np.testing.assert_allclose(np.stack(embed(model, paths)["embedding"]), alone, atol=1e-5)
-        own, one, other = alternate(lambda: embed(model, paths, cores), lambda: embed(model, paths), loop, repeats=1)
-    rate = [f"{len(paths) / seconds:.0f} files/s" for seconds in (own, one, other)]
+        own, one, other, plain = alternate(
+            lambda: embed(model, paths, cores), lambda: embed(model, paths), loop, plain_loop, repeats=1
+        )
+    rate = [f"{len(paths) / seconds:.0f} files/s" for seconds in (own, one, other, plain)]
     case = f"embedding {len(paths)} files"
     yield Row(f"{case}, {cores} processes that read, against classify_file", rate[0], rate[2], other / own, 5)
     yield Row(f"{case}, one process, against classify_file", rate[1], rate[2], other / one)
+    yield Row(f"{case}, {cores} processes that read, against Silero's function", rate[0], rate[3], plain / own, 5)
     yield from parts(paths, model)
 
 
