@@ -1,7 +1,7 @@
-"""Embedding a folder of recordings: against a loop over SpeechBrain's ``classify_file``, and one with Silero's function.
+"""Embedding a folder of recordings, against a loop over SpeechBrain's ``classify_file`` and one with Silero's function.
 
-The ``audio_normalizer`` of ``classify_file`` computes all frames of Silero at once, as the command does. Without it, the
-frames are computed one after the other, by Silero's own function.
+The ``audio_normalizer`` of ``classify_file`` computes all frames of Silero at once, as the command does. Silero's own
+function computes one frame after the other.
 """
 
 import os
