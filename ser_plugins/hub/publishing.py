@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, SpaceCardData, get_token
@@ -16,8 +17,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.results import METRICS, Run, read_metrics
 from ser_plugins.hub.card import FIGURE, model_card
+from ser_plugins.inference.onnx_model import open_graph
 from ser_plugins.model_folder.checks import FILES, check_model_folder
 from ser_plugins.model_folder.embedding_map import MAP
+from ser_plugins.model_folder.layout import GRAPH
 from ser_plugins.model_folder.lineage import LINEAGE
 from ser_plugins.model_folder.reference import REFERENCE
 
@@ -48,12 +51,13 @@ def model_files(folder: Path, repo_id: str, revision: str | None = None) -> dict
     Raises
     ------
     InputError
-        If a check fails; see `check_model_folder`.
+        If a check fails; see `check_model_folder` and `check_graph`.
     """
     reference = check_model_folder(folder)
     check_split(folder)
+    check_graph(folder)
     files: dict[str, bytes | Path] = {name: folder / name for name in FILES}
-    files |= {name: folder / name for name in (MAP, LINEAGE) if (folder / name).is_file()}
+    files |= {name: folder / name for name in (MAP, LINEAGE, GRAPH) if (folder / name).is_file()}
     files[REFERENCE] = (json.dumps(reference) + "\n").encode()
     own, figure = folder / CARD, folder.resolve().parent / FIGURE
     card = own.read_bytes() if own.is_file() else None
@@ -71,6 +75,16 @@ def check_split(folder: Path) -> None:
             f"{folder} was trained with --split utterance, so its figures are not of unheard speakers; publish a model "
             "of --split speaker"
         )
+
+
+def check_graph(folder: Path) -> None:
+    """Raise an `InputError` if a folder has a ``model.onnx`` that is not its model for any speaker."""
+    if not (folder / GRAPH).is_file():
+        return
+    if find_spec("onnxruntime") is None:
+        raise InputError(f"{folder / GRAPH} cannot be checked; pip install onnxruntime, or delete it")
+    if open_graph(str(folder)) is None:
+        raise InputError(f"{folder / GRAPH} is of other weights or of one speaker; export it again, or delete it")
 
 
 def space_files(repo_id: str, revision: str | None = None) -> dict[str, bytes | Path]:

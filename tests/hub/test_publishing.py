@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import types
@@ -19,6 +20,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.hub import publishing
 from ser_plugins.hub.publishing import check_name, model_files, push, space_files
 from ser_plugins.model_folder.checks import FILES
+from ser_plugins.model_folder.source import WEIGHTS_FOLDER
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
@@ -185,6 +187,19 @@ def test_a_card_of_ones_own_and_a_map_are_published_as_they_are(model, monkeypat
     files = model_files(model, "user/name")
     assert files["README.md"] == b"# My own\n" and files["map.npz"] == model / "map.npz"
     assert files["lineage.json"] == model / "lineage.json"
+
+
+def test_a_graph_is_published_if_it_is_of_this_model(model, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    own = shutil.copytree(WEIGHTS_FOLDER / "emotions", tmp_path / "emotions")
+    monkeypatch.setattr(publishing, "check_model_folder", lambda folder: {})
+    assert model_files(own, "user/name")["model.onnx"] == own / "model.onnx"
+    shutil.copy(own / "model.onnx", model)
+    with pytest.raises(InputError, match=r"model\.onnx is .*; export it again, or delete it"):
+        model_files(model, "user/name")
+    monkeypatch.setattr(publishing, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"model\.onnx cannot be checked; pip install onnxruntime, or delete it"):
+        model_files(model, "user/name")
 
 
 def test_the_space_shows_the_model(monkeypatch):
