@@ -23,10 +23,11 @@ COMMON = tuple(one for one in UTTERANCES["cremad"][0] if one in UTTERANCES["ravd
 NOTE = (
     f"UAR in percent over the emotions that both corpora have, {', '.join(COMMON)}, with 95 % bootstrap intervals over "
     "test actors. The probabilities are renormalised over these emotions. Within a corpus, the model of each fold "
-    "predicts its test actors. In the other corpus, it predicts the block of actors of its number, so one "
-    "model predicts each utterance. Fewer than ten models take turns. "
-    "`python recipes/experiments.py across` writes these predictions. The models of the package, a Probe and an S6, "
-    "were trained on 71 actors of CREMA-D. They predict the ten actors that neither training nor validation used."
+    "predicts its test actors. In the other corpus, the model of fold k predicts the block k of actors, so one model "
+    "predicts each utterance. Fewer than ten models are assigned to the blocks in turn. "
+    "`python recipes/experiments.py across` writes these predictions. `builtin:emotions`, a Probe, and "
+    "`builtin:emotions-small`, an S6, were trained on 71 actors of CREMA-D. They predict the ten actors that neither "
+    "training nor validation used."
 )
 
 

@@ -25,6 +25,13 @@ KEYS = {"system": str, "corpus": str, "speaker_normalised": bool, "pretraining":
 MEASURES = ("uar", "accuracy", "macro_f1", "ece")
 COLUMNS = ["system", *(NAMES[key] for key in MEASURES), "pre-training", "record"]
 Card = Mapping[str, Any]
+# What the records call the sources of pre-trained weights, and what these are.
+SOURCES = {
+    "builtin": "`builtin:speakers`",
+    "pretrained/campplus": "CAM++ of 3D-Speaker",
+    "pretrained/whisper-base": "Whisper base",
+    "results/mao_pretrain/speakers/1/encoder": "`mao_pretrain.yaml`",
+}
 KINDS = {False: "speaker-independent", True: "speaker-normalised"}
 HEAD = """\
 # Leaderboard
@@ -73,10 +80,16 @@ def own_cards(experiments: Sequence[Experiment]) -> dict[Path, Card]:
     return {
         one.folder: {
             **{"system": one.strategy, "corpus": one.corpus, "speaker_normalised": one.normalizes_by_speaker},
-            "pretraining": str(one.runs[0].metrics["pretrained_encoder"] or "none").replace("fold1", "fold{fold}"),
+            "pretraining": _pretraining(one),
         }
         for one in whole
     }
+
+
+def _pretraining(experiment: Experiment) -> str:
+    """Name the sources of the pre-trained weights of an experiment."""
+    sources = str(experiment.runs[0].metrics["pretrained_encoder"] or "none").replace("fold1", "fold{fold}")
+    return ", ".join(SOURCES.get(source, source) for source in sources.split(", "))
 
 
 def _evaluate(folder: Path, card: Card) -> dict[str, Any]:

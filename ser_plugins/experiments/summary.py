@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -66,19 +67,19 @@ the training actors, tuned on the validation actors, and tested once on the test
 folds, in percent. The interval is the 95 % bootstrap interval of the mean, test actors resampled. The paper's numbers
 are those of its Table 2; [docs/paper.md](docs/paper.md) compares the protocols.
 [docs/leaderboard.md](docs/leaderboard.md#systems) says what each system is. Each row has ten folds and seed 1 unless
-it says otherwise. The deviation is that of the folds, and UAR their mean.
+it says otherwise. Deviation is the standard deviation over the folds; UAR is the mean over the folds.
 
 RAVDESS and CREMA-D are complete, as Opus copies of 48 and 24 kbit/s decoded to WAV. Each run has one CPU core and no
 GPU.
 """
 NORMALISED = (
-    "These systems subtract statistics of a test speaker, from all of the speaker's unlabelled test utterances. They "
-    "are not comparable with speaker-independent ones."
+    "These systems subtract statistics of a test speaker, computed from all unlabelled test utterances of the speaker. "
+    "They are not comparable with speaker-independent ones."
 )
 
 CONTROL = (
     "A control, not a result: utterances are divided at random, so the training part has utterances of the test "
-    "speakers. The figures are not of unheard speakers, and are comparable with nothing above."
+    "speakers. The figures do not measure accuracy on unseen speakers; do not compare them with the tables above."
 )
 REPEAT = (
     "PRESET is the system in lower case, with `_` for `-`; CORPUS is `ravdess` or `cremad`. The `metrics.json` of each "
@@ -249,7 +250,7 @@ def _differences(experiments: Sequence[Experiment]) -> str:
         if runs := _together(experiments, (first, second), corpus):
             frames = [[run.predictions() for run in one] for one in runs]
             means = [sum(float(run.metrics["accuracy"]) for run in one) / len(one) for one in runs]
-            ends = "–".join(map(_share, difference_interval(*frames)))
+            ends = _ends(difference_interval(*frames))
             rows.append([title, f"{first} − {second}", str(len(runs[0])), _share(means[0] - means[1]), ends])
     note = "Percentage points, on the folds that both have; the interval resamples the actors of both together."
     columns = ["corpus", "pair", "folds", "difference", "95 % interval"]
@@ -262,7 +263,7 @@ def _ensembles(experiments: Sequence[Experiment]) -> str:
         if runs := _together(experiments, names, corpus):
             frames = [average(one) for one in zip(*runs, strict=True)]
             found = measure_folds(frames, runs[0][0].metrics["labels"])
-            ends = f"{_share(found['low'])}–{_share(found['high'])}"
+            ends = _ends((found["low"], found["high"]))
             rows.append([title, " + ".join(names), str(len(frames)), _share(found["mean"]), ends, _share(found["uar"])])
     note = "The mean of the members' probabilities. An ensemble costs as much as its members together."
     columns = ["corpus", "members", "folds", "accuracy", "95 % interval", "UAR"]
@@ -282,12 +283,17 @@ def _rows(
 
 def _repeat(experiments: Sequence[Experiment]) -> str:
     """Group the systems by their command, with its preset and corpus left out."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[Experiment]] = {}
     for one in experiments:
         command = re.sub(r" --fold \S+", "", str(one.runs[0].metrics["command"])) + " --fold all"
         command = re.sub(r"hparams/\w+\.yaml", "hparams/PRESET.yaml", command)
-        groups.setdefault(re.sub(rf"\b{one.corpus}\b", "CORPUS", command), []).append(one.strategy)
-    rows = [[f"`{command}`", ", ".join(sorted(set(names)))] for command, names in groups.items()]
+        groups.setdefault(re.sub(rf"\b{one.corpus}\b", "CORPUS", command), []).append(one)
+    commands = Counter(name for found in groups.values() for name in {one.strategy for one in found})
+    rows = []
+    for command, found in groups.items():
+        several = {f"{one.strategy} on {CORPORA[one.corpus]}" for one in found if commands[one.strategy] > 1}
+        names = {one.strategy for one in found if commands[one.strategy] == 1} | several
+        rows.append([f"`{command}`", ", ".join(sorted(names))])
     return _table("How to repeat", ["command", "systems"], rows, REPEAT)
 
 
@@ -308,6 +314,10 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], no
 
 def _interval(row: pd.Series) -> str:
     return f"{_number(row['mean'])} [{_number(row['low'])}, {_number(row['high'])}]"
+
+
+def _ends(interval: Sequence[float]) -> str:
+    return f"[{', '.join(map(_share, interval))}]"
 
 
 def _share(value: float) -> str:

@@ -18,7 +18,7 @@ class SpeakerCentering:
     Parameters
     ----------
     speaker_normalization : {"none", "features", "embeddings", "features+embeddings"}
-        The last two subtract.
+        ``embeddings`` and ``features+embeddings`` subtract.
 
     Raises
     ------

@@ -104,7 +104,7 @@ def test_the_page_has_differences_and_ensembles_on_shared_folds(results, monkeyp
     monkeypatch.setattr(summary, "ENSEMBLES", [("S1", "S2"), ("S1", "S9")])
     page = results_page(read_experiments(results), measured(read_experiments(results), results), results)
     [row] = [line for line in page.splitlines() if "S2 − S1" in line]
-    assert row.startswith("| RAVDESS | S2 − S1 | 2 | 37.5 | 12.5–50.0 |")  # three of four actors gain half
+    assert row.startswith("| RAVDESS | S2 − S1 | 2 | 37.5 | [12.5, 50.0] |")  # three of four actors gain half
     # Both have the same probabilities, so the mean is theirs: the largest is the ensemble's answer.
     runs = read_runs(results / "S1/ravdess/1")
     right = [(run.scores()[LABELS].to_numpy().argmax(1) == LABELS.index("sad")).mean() for run in runs]
