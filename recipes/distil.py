@@ -8,6 +8,7 @@ from pathlib import Path
 from speechbrain.utils.distributed import run_on_main
 
 from ser_plugins.errors import disk_full_told
+from ser_plugins.model_folder.saving import HYPERPARAMS
 from ser_plugins.training.distillation import DistillationBrain, Student, make_loaders, trained_shards
 from ser_plugins.training.recipe import Recipe, start
 from ser_plugins.training.run import (
@@ -20,8 +21,9 @@ from ser_plugins.training.run import (
     pretrained_source,
     run_facts,
     ssl_lineage,
+    tell_finished,
 )
-from ser_plugins.training.speakers import export_encoder, prepare_shards
+from ser_plugins.training.speakers import check_utterances, export_encoder, prepare_shards
 from ser_plugins.training.teacher import compute_targets
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ def run(recipe: Recipe) -> Path:
     recipe.require("teacher", "recipes/pretrain.py or recipes/train.py")
     output = recipe.output_folder()
     if is_finished(recipe.tree, output):
-        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)
+        tell_finished(recipe.tree, output, output / HYPERPARAMS)
         return output
     with disk_full_told(output, recipe["cache_folder"]), exclusive(output):
         tree = {**recipe.tree, "labels": []}
@@ -43,6 +45,7 @@ def run(recipe: Recipe) -> Path:
 
         # Shards: tar files of prepared speech, written once. The teacher's output is stored with them.
         shards = run_on_main(prepare_shards, [recipe])
+        run_on_main(check_utterances, [shards, output])
         targets = run_on_main(compute_targets, [shards, teacher, tree, recipe.options["device"]])
         scale = targets.scale(trained_shards(shards))
         student = Student(hparams["embedding_model"], len(scale.mean), len(scale.center))

@@ -7,6 +7,7 @@ from pathlib import Path
 from speechbrain.utils.distributed import run_on_main
 
 from ser_plugins.errors import InputError, disk_full_told
+from ser_plugins.model_folder.saving import HYPERPARAMS
 from ser_plugins.training import reconstruction
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.recipe import Recipe, start
@@ -20,8 +21,9 @@ from ser_plugins.training.run import (
     make_brain,
     pretrained_source,
     run_facts,
+    tell_finished,
 )
-from ser_plugins.training.speakers import SpeakerBrain, export_encoder, make_loaders, prepare_shards
+from ser_plugins.training.speakers import SpeakerBrain, check_utterances, export_encoder, make_loaders, prepare_shards
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,12 @@ def run(recipe: Recipe) -> Path:
         raise InputError("speaker normalisation removes what identifies a speaker; give it to recipes/train.py")
     output = recipe.output_folder()
     if is_finished(recipe.tree, output):
-        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)
+        tell_finished(recipe.tree, output, output / HYPERPARAMS)
         return output
     with disk_full_told(output, recipe["cache_folder"]), exclusive(output):
         # Shards: tar files of prepared speech, written once.
         shards = run_on_main(prepare_shards, [recipe])
+        run_on_main(check_utterances, [shards, output])
         reconstructs = recipe["reconstruction_loss"] is not None
         tree = {**recipe.tree, "labels": [] if reconstructs else shards.speakers}
         hparams = {**begin(tree, output), "trials": shards}

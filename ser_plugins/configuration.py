@@ -155,7 +155,16 @@ def compose(name: str | Path, corpus: str | None = None, changes: Mapping[str, A
     for key in _without_use(layers, tree):
         del tree[key]
     _check_known(tree, changes, "command line")
-    return {**tree, **changes}
+    whole = {**tree, **changes}
+    _check_switches({**base, **settings}, whole)
+    return whole
+
+
+def _check_switches(defaults: Mapping[str, Any], tree: Mapping[str, Any]) -> None:
+    """Refuse words for keys that are true or false: YAML 1.2 reads no as text, which counts as true."""
+    for key, default in defaults.items():
+        if isinstance(default, bool) and key in tree and not isinstance(tree[key], bool):
+            raise InputError(f"{key} is {tree.get(key)!r}; give true or false")
 
 
 def _without_use(layers: Sequence[Tree], tree: Tree) -> set[str]:

@@ -39,10 +39,14 @@ def main(words: Sequence[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         given.run(given)
+        sys.stdout.flush()
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+        sys.exit(1)
 
 
 def _as_path(word: str) -> str:

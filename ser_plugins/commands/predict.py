@@ -32,6 +32,8 @@ def run(given: argparse.Namespace) -> None:
     if given.timeline:
         if given.ray:
             raise InputError("--ray is for predict and embed; leave it out of timelines")
+        if given.unknown:
+            raise InputError("--unknown is for predict; leave it out of timelines")
         timeline.run(given)
         return
     if given.window is not None or given.hop is not None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from ser_plugins.audio.reading import stream_audio
 from ser_plugins.commands.printing import print_table, report_errors
 from ser_plugins.commands.tables import Job, prepare, split_labels, write_table
 from ser_plugins.errors import InputError
 from ser_plugins.files import readable
 from ser_plugins.inference.batches import select_labels
-from ser_plugins.inference.files import header_seconds
-from ser_plugins.inference.segmentation import FORMATS, MIN_SECONDS, check_format, segments, write_segments
+from ser_plugins.inference.segmentation import (
+    FORMATS,
+    MIN_SECONDS,
+    check_format,
+    check_lengths,
+    segments,
+    write_segments,
+)
 from ser_plugins.inference.table import PartialTable, schema_of
 from ser_plugins.inference.timelines import HOP, WINDOW, timeline
 from ser_plugins.inference.turns import conversation, read_turns
@@ -37,10 +45,11 @@ def run_segments(given: argparse.Namespace) -> None:
         raise InputError("--turns has the speech of each speaker; leave --speaker out")
     window, hop = (default if one is None else one for one, default in ((given.window, WINDOW), (given.hop, HOP)))
     check_windows(window, hop)
+    shortest = MIN_SECONDS if given.min_seconds is None else given.min_seconds
+    check_lengths(shortest)
     turns = read_turns(given.turns) if given.turns else None
     job = prepare(given)
     labels, _ = select_labels(job.model, split_labels(given.labels))
-    shortest = MIN_SECONDS if given.min_seconds is None else given.min_seconds
     types = TYPES if turns is None else {"path": "text", "speaker": "text", **TYPES}
 
     def recordings(files: list[str]) -> Iterator[pd.DataFrame]:
@@ -52,9 +61,9 @@ def run_segments(given: argparse.Namespace) -> None:
         shown = found.astype(object).where(found.notna(), None)
         print_table({name: shown[name].tolist() for name in types}, len(job.files))
     elif given.output.suffix.lower() in FORMATS:
-        check_format(given.output, len(job.files))
+        check_format(given.output, job.files)
         found = _joined(recordings(job.files))
-        write_segments(found[found["error"].isna()], given.output, header_seconds(job.files[:1])[0])
+        write_segments(found[found["error"].isna()], given.output, seconds_of(job.files[0]))
         print(given.output)
         report_errors(len(job.files), found["error"].dropna().tolist())
     else:
@@ -65,6 +74,13 @@ def run_segments(given: argparse.Namespace) -> None:
 
         heard = None if turns is None else turns.astype(str).to_numpy().tolist()
         write_table(given, job, schema, chunks, ["segments", schema.names, labels, window, hop, shortest, heard])
+
+
+def seconds_of(path: str) -> float:
+    """Decode a recording to measure its length, which the header of some formats does not contain; 0 if it fails."""
+    with suppress(InputError):
+        return sum(len(block) / rate for block, rate in stream_audio(path))
+    return 0.0
 
 
 def _joined(frames: Iterator[pd.DataFrame]) -> pd.DataFrame:

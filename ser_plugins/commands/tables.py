@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,7 +50,9 @@ def prepare(given: argparse.Namespace) -> Job:
 def _listed_paths() -> list[str]:
     from ser_plugins.corpora.text import decode  # noqa: PLC0415 — the corpora take a while to import
 
-    return decode(sys.stdin.buffer.read(), "standard input").splitlines()
+    data = sys.stdin.buffer.read()
+    text = decode(data, "standard input") if b"\0" in data else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line]  # other marks are parts of names
 
 
 def split_labels(labels: str | None) -> list[str] | None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.text import decode
 from ser_plugins.errors import InputError
+from ser_plugins.files import walk
 
 SUFFIXES = (".wav", ".flac", ".m4a")
 TRIAL_UTTERANCES = 20  # of a speaker that is held out, at most
@@ -62,7 +63,7 @@ class SpeakerFolders:
         if not self.data_folder:
             raise InputError(f"give --data_folder, the root of {self.name}")
         folders = [self.data_folder] if isinstance(self.data_folder, str) else self.data_folder
-        return [self._root(folder) for folder in dict.fromkeys(folders)]
+        return [self._root(folder) for folder in {os.path.abspath(folder): folder for folder in folders}.values()]
 
     def _root(self, folder: str) -> Path:
         for part in self.below:
@@ -83,7 +84,7 @@ class SpeakerFolders:
         if len(roots) > 1:
             roots = [Path(os.path.abspath(one)) for one in roots]
         root = Path(os.path.commonpath(roots))
-        folders = (Path(entry) for one in roots for entry in os.scandir(one) if entry.is_dir())
+        folders = (Path(entry) for one in roots for entry in os.scandir(one) if entry.is_dir() and entry.name[0] != ".")
         speakers = sorted(folder.relative_to(root).as_posix() for folder in folders)
         found = [
             pa.array(sorted(_audio_files(root, speaker)), pa.large_string())
@@ -100,9 +101,7 @@ class SpeakerFolders:
 
 
 def _audio_files(root: Path, speaker: str) -> Iterator[str]:
-    for folder, _, names in os.walk(root / speaker):
-        below = Path(folder).relative_to(root).as_posix()
-        yield from (f"{below}/{name}" for name in names if name.lower().endswith(SUFFIXES))
+    return (file.relative_to(root).as_posix() for file in walk(root / speaker, SUFFIXES))
 
 
 def split_speakers(

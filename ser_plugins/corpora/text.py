@@ -37,7 +37,7 @@ def decode(data: bytes, name: str) -> str:
     'path'
     """
     found = [encoding for mark, encoding in MARKS.items() if data.startswith(mark)]
-    if not found and not (any(data[:200:2]) and any(data[1:200:2])) and data:
+    if not found and len(data) > 1 and not (any(data[:200:2]) and any(data[1:200:2])):
         found = ["UTF-16 without a byte order mark"]
     if found:
         raise InputError(f"{name} is {found[-1]}, not UTF-8; save it as UTF-8")

@@ -49,6 +49,11 @@ class Reference:
     table: pd.DataFrame
 
     @property
+    def corpus(self) -> str:
+        """Name of the corpus in the lineage of a model: a training on a table of one's own records ``table``."""
+        return self.name if self.name in UTTERANCES else "table"
+
+    @property
     def groups(self) -> list[str]:
         """Columns of the table that results are split by."""
         return [name for name in GROUPS if name in self.table]
@@ -93,8 +98,12 @@ def read_reference(file: Path) -> Reference:
     table = table.rename(columns={"fold": "block"})
     if (empty := table.isna().any(axis=1)).any():
         raise InputError(f"{file}: a cell of {named(table['id'][empty])} is empty; fill it in")
+    if "block" in table and (unnumbered := pd.to_numeric(table["block"], errors="coerce").isna()).any():
+        raise InputError(f"{file}: the fold of {named(table['id'][unnumbered])} is no number; number folds from 1")
     if (doubled := table["id"].duplicated()).any():
         raise InputError(f"{file}: {named(table['id'][doubled])} stands twice; keep one row of each id")
+    if "block" in table:
+        table = table.assign(block=pd.to_numeric(table["block"]))
     names = [name for name in table if name != "block"]
     table = table.astype(dict.fromkeys(names, str))
     labels = tuple(sorted(set(table["emotion"])))

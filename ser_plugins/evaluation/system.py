@@ -186,6 +186,8 @@ def _check_fold(file: Path, table: pd.DataFrame, reference: Reference) -> None:
         return
     blocks = table["id"].map(reference.table.set_index("id")["block"])
     folds = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table else pd.Series(fold, table.index)
+    if (unnumbered := folds.isna()).any():
+        raise InputError(f"{file}: the fold of {named(table['id'][unnumbered])} is no number; number folds from 1")
     outside = folds != blocks
     if outside.any():
         ids = table["id"][outside]
@@ -200,7 +202,7 @@ def _check_lineage(file: Path, table: pd.DataFrame, reference: Reference) -> Non
     """Refuse utterances of training speakers, by the ``lineage.json`` in the folder of the file or in ``model/``."""
     speakers = table["id"].map(reference.table.set_index("id")["speaker"])
     for record in (file.parent / LINEAGE, file.parent / "model" / LINEAGE):
-        heard = speakers.isin(heard_speakers(read_trainings(record), reference.name, speakers.unique()))
+        heard = speakers.isin(heard_speakers(read_trainings(record), reference.corpus, speakers.unique()))
         if heard.any():
             raise InputError(
                 f"{file}: {int(heard.sum())} utterances are predicted by a model that was trained on their speaker: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import logging
 import os
 import uuid
@@ -25,6 +26,7 @@ from ser_plugins.inference.utterances import embed
 from ser_plugins.model_folder.checks import check_yaml
 from ser_plugins.model_folder.layout import CHECKPOINT, CONFIG, HYPERPARAMS, WEIGHTS
 from ser_plugins.model_folder.lineage import (
+    ENROLMENT,
     LINEAGE,
     Training,
     file_sha256,
@@ -42,7 +44,6 @@ from ser_plugins.models.svm import examples
 logger = logging.getLogger(__name__)
 Linear: TypeAlias = SoftmaxClassifier | LogisticClassifier
 STRENGTH = 0.01  # of 0.003 to 10 among the best on speakers of RAVDESS that were neither trained nor tested on
-STRATEGY = "enrolment"
 
 
 def read_labelled(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -51,12 +52,12 @@ def read_labelled(path: str | os.PathLike[str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``path``, where relative paths start from the folder of the table, and ``emotion``.
+        ``path``, where relative paths start from the folder of the table, ``emotion``, and ``speaker`` if it is there.
 
     Raises
     ------
     InputError
-        If the table cannot be read, lacks a column, or has a column ``speaker`` of several persons.
+        If the table cannot be read, lacks a column, names a folder, or has a column ``speaker`` of several persons.
     """
     path = Path(path)
     try:
@@ -64,13 +65,21 @@ def read_labelled(path: str | os.PathLike[str]) -> pd.DataFrame:
         table = read_csv(text, str(path), str).fillna("")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a CSV table of labelled clips") from error
-    except pd.errors.ParserError as error:
-        raise InputError(f"{path} is not a CSV table ({' '.join(str(error).split())}); write it again") from error
+    except InputError:
+        raise
+    except ValueError as error:  # of pandas, also where there is no row
+        raise InputError(
+            f"{path} is no CSV table with a header ({' '.join(str(error).split())}); write it again"
+        ) from error
     if missing := [name for name in ("path", "emotion") if name not in table]:
         raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, table))}")
     if "speaker" in table and table["speaker"].nunique() > 1:
         raise InputError(f"{path} has clips of {table['speaker'].nunique()} speakers; enrol one person at a time")
-    return pd.DataFrame({"path": [str(path.parent / one) for one in table["path"]], "emotion": table["emotion"]})
+    files = [path.parent / one for one in table["path"]]
+    for row, (one, file) in enumerate(zip(table["path"], files, strict=True), start=1):
+        if not one or file.is_dir() or (glob.has_magic(one) and not file.exists()):
+            raise InputError(f"{path}: row {row} after the header names {one or 'nothing'}; give one sound file a row")
+    return table[[name for name in ("speaker", "emotion") if name in table]].assign(path=[*map(str, files)])
 
 
 def adapt_classifier(
@@ -245,7 +254,7 @@ def enrol(
     adapted = adapt_classifier(classifier, embeddings, targets)
     yaml = (folder / HYPERPARAMS).read_text(encoding="utf-8")
     save_model_folder(output, yaml, model.mods.embedding_model, adapted, labels)
-    _record(output, folder, str(source), Path(labelled), len(table))
+    _record(output, folder, str(source), table)
     known = int((classifier(embeddings).argmax(-1) == torch.tensor(targets)).sum()) if len(table) else 0
     return len(table), known, leave_one_out(classifier, embeddings, targets)
 
@@ -264,17 +273,17 @@ def _embed(model: nn.Module, table: pd.DataFrame) -> torch.Tensor:
     return torch.from_numpy(np.stack(found["embedding"].tolist()))
 
 
-def _record(output: Path, folder: Path, source: str, labelled: Path, clips: int) -> None:
+def _record(output: Path, folder: Path, source: str, table: pd.DataFrame) -> None:
     """Add the enrolment to the lineage of the model."""
     training = Training(
         run_id=uuid.uuid4().hex,
-        strategy=STRATEGY,
-        corpus=labelled.stem,
+        strategy=ENROLMENT,
+        corpus="table",
         fold=None,
         seed=0,
         sha256=file_sha256(output / CHECKPOINT),
         start=source,
-        utterances=clips,
-        speakers=speaker_keys([f"{labelled.stem}-{labelled.stem}"]),
+        utterances=len(table),
+        speakers=speaker_keys(f"table-{one}" for one in table["speaker"].unique() if one) if "speaker" in table else (),
     )
     write_lineage(output, [*read_lineage(folder / CHECKPOINT), training])

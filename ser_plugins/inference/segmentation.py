@@ -62,8 +62,7 @@ def segments(frame: pd.DataFrame, min_seconds: float = MIN_SECONDS, margin: floa
     >>> segments(frame)[["start", "end", "emotion", "probability"]].values.tolist()
     [[0.0, 4.0, 'sad', 0.75]]
     """
-    if not min_seconds >= 0 or not 0 <= margin <= 1:
-        raise InputError(f"min_seconds {min_seconds}, margin {margin}: give 0 or more, and a margin of 0 to 1")
+    check_lengths(min_seconds, margin)
     labels = [str(name) for name in frame.select_dtypes("number").columns if name not in TIMES]
     kept = [name for name in ("path", "speaker") if name in frame]
     rows = []
@@ -74,6 +73,12 @@ def segments(frame: pd.DataFrame, min_seconds: float = MIN_SECONDS, margin: floa
             rows.append({**known, "probability": float(scores[first : last + 1, label].mean())})
     found = pd.DataFrame(rows, columns=[*kept, "start", "end", "emotion", "probability"])
     return found.sort_values(["path", "start"], kind="stable", ignore_index=True)
+
+
+def check_lengths(min_seconds: float, margin: float = MARGIN) -> None:
+    """Raise an `InputError` unless the minimum length of a segment and the margin can be used."""
+    if not min_seconds >= 0 or not 0 <= margin <= 1:
+        raise InputError(f"min_seconds {min_seconds}, margin {margin}: give 0 or more, and a margin of 0 to 1")
 
 
 def _borders(stretch: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -153,19 +158,22 @@ def write_segments(frame: pd.DataFrame, path: str | os.PathLike[str], seconds: f
     '0.000000\t4.000000\tsad 0.75\n'
     """
     path = Path(path)
-    check_format(path, frame["path"].nunique())
+    check_format(path, frame["path"].unique().tolist())
     writer = FORMATS[path.suffix.lower()]
     last = float(frame["end"].max()) if len(frame) else 0.0
     atomic_write(path, "".join(f"{line}\n" for line in writer(frame, max(last, seconds or 0.0))))
 
 
-def check_format(path: Path, recordings: int) -> None:
-    """Raise an `InputError` unless ``path`` names a format that holds as many recordings."""
+def check_format(path: Path, recordings: Sequence[str]) -> None:
+    """Raise an `InputError` unless ``path`` names a format that can tell the recordings apart."""
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{path} is not a known kind of segments; name it .rttm, .txt (Audacity) or .TextGrid (Praat)")
-    if suffix != ".rttm" and recordings > 1:
+    if suffix != ".rttm" and len(recordings) > 1:
         raise InputError(f"{path} holds one recording; give one, or write .rttm or a table")
+    names = [_word(Path(one).stem) for one in recordings]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{path} would name several recordings {twice[0]}; write a table, or give them one by one")
 
 
 def _rttm(frame: pd.DataFrame, _: float) -> Iterator[str]:

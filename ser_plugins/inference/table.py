@@ -106,7 +106,10 @@ class PartialTable:
         self._handle.seek(0)
         try:
             reader = pa.ipc.open_stream(self._handle)
-        except pa.ArrowInvalid:  # not even the schema is complete
+        except pa.ArrowInvalid as error:  # not even the schema is complete
+            self._handle.seek(0)
+            if not self.schema.serialize().to_pybytes().startswith(self._handle.read()):
+                raise InputError(f"{self.path} is no part of this table; move it, or give another --output") from error
             return
         if reader.schema.metadata != self.schema.metadata:
             raise InputError(f"{self.path} is of another model, other files or options; delete it to start again")

@@ -88,12 +88,15 @@ def cut(path: str | os.PathLike[str], parts: Sequence[tuple[float, float]]) -> I
     ``parts`` are starts and ends in seconds, sorted by start. A part ends with the recording; if it is then shorter
     than 0.1 s, it is dropped.
     """
-    blocks = iter(stream_audio(path))
+    stream = stream_audio(path)
+    blocks = iter(stream)
     buffer, offset, rate, ended = np.empty(0, np.float32), 0, 0, False
     for index, (start, end) in enumerate(parts):
         while not ended and (not rate or offset + len(buffer) < round(end * rate)):
             block, rate = next(blocks, (None, rate))
             ended = block is None
+            if ended and stream.warning:
+                logger.warning("%s: %s", readable(os.fspath(path)), stream.warning)
             if block is not None:
                 buffer = np.concatenate([buffer, block.mean(1)])
             passed = min(max(round(start * rate) - offset, 0), len(buffer))

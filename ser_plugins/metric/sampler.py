@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,6 +84,8 @@ class BalancedBatchSampler(Sampler[list[int]]):
         n_classes = int(self.labels.max(initial=-1)) + 1 if n_classes is None else n_classes
         self.members = [np.flatnonzero(self.labels == label) for label in range(n_classes)]
         self.speakers = None if speakers is None else np.asarray(speakers)
+        if strange := [label for label in self.labels.tolist() if not 0 <= label < n_classes]:
+            raise InputError(f"label {strange[0]} is no class index from 0 to {n_classes - 1}")
         empty = [label for label, members in enumerate(self.members) if not len(members)]
         if empty or not n_classes:
             raise InputError(
@@ -92,6 +95,13 @@ class BalancedBatchSampler(Sampler[list[int]]):
             raise InputError(
                 f"batch_size {batch_size} cannot hold all {n_classes} classes; raise it to {2 * n_classes}"
             )
+
+        if self.speakers is not None and batch_size < 2 * n_classes:  # one speaker a batch
+            pairs = set(zip(self.speakers.tolist(), self.labels.tolist(), strict=True))
+            speaker, count = Counter(speaker for speaker, _ in pairs).most_common()[-1]
+            if count == 1:
+                remedy = f"raise batch_size {batch_size} to {2 * n_classes}"
+                raise InputError(f"a batch of speaker {speaker} alone has one utterance; {remedy}")
 
     def set_epoch(self, epoch: int) -> None:
         """Name the epoch of the next iteration; the ones after it count on."""

@@ -84,6 +84,8 @@ def check_yaml(folder: Path) -> None:
         If it does not; the message names the class or the key.
     """
     path = folder / HYPERPARAMS
+    if not path.is_file():
+        raise InputError(f"{path} is missing; give the model/ or encoder/ folder of a run, or export it again")
     tree = configuration.read(path)
     # Parser events include the tags of keys and of aliased nodes.
     tags = {getattr(event, "tag", None) for event in yaml.parse(path.read_text(encoding="utf-8"))}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ser_plugins.errors import InputError
 from ser_plugins.files import atomic_path
 
 MAP = "map.npz"
@@ -71,8 +73,11 @@ class EmbeddingMap:
         """Read the map of a model folder; None if it has none."""
         if not (folder / MAP).is_file():
             return None
-        with np.load(folder / MAP, allow_pickle=False) as found:
-            return cls(**{name: found[name] for name in cls.__dataclass_fields__})
+        try:
+            with np.load(folder / MAP, allow_pickle=False) as found:
+                return cls(**{name: found[name] for name in cls.__dataclass_fields__})
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise InputError(f"{folder / MAP} is no map; delete it, or export the folder again") from error
 
 
 def _units(embeddings: Floats) -> Floats:

@@ -16,6 +16,7 @@ from ser_plugins.files import atomic_write
 
 LINEAGE = "lineage.json"
 NO_PRETRAINING = "none"
+ENROLMENT = "enrolment"  # strategy of an adaptation to one person
 OWN_SPEAKERS = "speakers of the training part"  # the initial weights of S2 in earlier versions
 
 
@@ -195,7 +196,13 @@ def _with_keys(keys: Collection[str], corpus: str, speakers: Iterable[str]) -> s
 def tells_speakers(lineage: Lineage, corpus: str) -> bool:
     """Return whether a lineage says which speakers of a corpus were heard: nothing in it has an unknown origin."""
     known_start = bool(lineage) and lineage[0].start in {NO_PRETRAINING, OWN_SPEAKERS}
-    return known_start and all(one.speakers or corpus not in one.corpus.split("+") for one in lineage)
+    return known_start and all(_tells(one, corpus) for one in lineage)
+
+
+def _tells(training: Training, corpus: str) -> bool:
+    if training.strategy == ENROLMENT:  # a person of any corpus, named by the user's table alone
+        return corpus == training.corpus and bool(training.speakers)
+    return bool(training.speakers) or corpus not in training.corpus.split("+")
 
 
 def check_unheard(lineage: Lineage, held_out: pd.DataFrame, source: str) -> None:

@@ -95,11 +95,17 @@ def load_plain(source: str | Path, revision: str | None = None, device: str | No
 def read_parts(folder: Path) -> Parts:
     """Read and build the modules of a model folder."""
     config = read_config(folder / CONFIG)
-    weights = load_tensors(read_weights(folder / WEIGHTS, config))
+    data = read_weights(folder / WEIGHTS, config)
     with telling(folder):
+        labels = list(config["labels"])
+        weights = load_tensors(data)
         modules = {name: build(config["modules"][name]) for name in SECTIONS}
+        arguments = config["modules"]["classifier"]["arguments"]
+        classes = arguments.get("n_classes") if isinstance(arguments, dict) else None
+        if labels and classes not in (None, len(labels)):
+            raise InputError(f"{len(labels)} labels for {classes} classes; {REMEDY}")
         weighted_modules(modules["embedding_model"], modules["classifier"]).load_state_dict(weights)
-        return Parts(modules, modules.pop("audio_normalizer"), list(config["labels"]), checksum_of(config))
+        return Parts(modules, modules.pop("audio_normalizer"), labels, checksum_of(config))
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ser_plugins.errors import InputError
 from ser_plugins.models.buffers import resize_on_load
+from ser_plugins.models.svm import check_classes, examples
 
 
 class LogisticClassifier(nn.Module):
@@ -69,14 +70,13 @@ class LogisticClassifier(nn.Module):
         Raises
         ------
         InputError
-            If a class has no training utterance.
+            If a class has no training utterance, an embedding is not finite, or a label is no class index.
         """
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 — a loaded model does without
 
-        known, valid = (_rows(x) for x in (embeddings, valid_embeddings))
-        targets, expected = np.asarray(labels), np.asarray(valid_labels)
-        if missing := sorted(set(range(self.n_classes)) - set(targets.tolist())):
-            raise InputError(f"class {missing[0]} has no training utterance; leave its label out")
+        known, targets = examples(embeddings, labels, self.n_classes)
+        valid, expected = examples(valid_embeddings, valid_labels, self.n_classes)
+        check_classes(targets, self.n_classes)
         mean, scale = known.mean(0), known.std(0) + 1e-8
         best: tuple[float, float, Any] | None = None
         for c in self.c:
@@ -106,8 +106,3 @@ class LogisticClassifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             standard = (embeddings.float() - self.mean) / self.scale
             return torch.log_softmax(torch.nn.functional.linear(standard, self.weight, self.bias), dim=-1)
-
-
-def _rows(embeddings: ArrayLike) -> NDArray[np.float64]:
-    rows = np.asarray(embeddings, dtype=np.float64)
-    return rows.reshape(len(rows), -1)

@@ -38,7 +38,7 @@ from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.data import by_length, check_crop, make_loader, with_speaker_features
 from ser_plugins.training.evaluation import embed, embed_augmented, predictions
 from ser_plugins.training.recipe import Recipe
-from ser_plugins.training.run import build, finish, has_checkpoint, is_finished, pretrained_source
+from ser_plugins.training.run import build, finish, has_checkpoint, is_finished, pretrained_source, tell_finished
 from ser_plugins.training.transfer import find_weights
 
 logger = logging.getLogger(__name__)
@@ -51,11 +51,7 @@ def missing_folds(recipe: Recipe, output: Path) -> list[int]:
     tree = recipe.tree
     missing = [fold for fold in recipe.folds() if not is_finished({**tree, "fold": fold}, output / f"fold{fold}")]
     if not missing:
-        logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)
-        settings = output / f"fold{recipe.folds()[0]}" / HYPERPARAMS
-        before = configuration.read(settings).get("data_folder") if settings.is_file() else None
-        if before not in (None, tree.get("data_folder")):  # a corpus may have moved, or it is another table
-            logger.warning("it was trained with --data_folder %s; the one given now was not read", before)
+        tell_finished(tree, output, output / f"fold{recipe.folds()[0]}" / HYPERPARAMS)
     return missing
 
 

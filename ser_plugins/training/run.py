@@ -207,6 +207,14 @@ def is_finished(tree: configuration.Tree, folder: Path) -> bool:
     return True
 
 
+def tell_finished(tree: configuration.Tree, output: Path, settings: Path) -> None:
+    """Log that a run is finished; warn where its ``settings``, a hyperparams.yaml, have another folder of data."""
+    logger.info("%s is finished; delete it, or give another --output_folder or --seed, to train again", output)
+    before = configuration.read(settings).get("data_folder") if settings.is_file() else None
+    if before not in (None, tree.get("data_folder")):  # a corpus may have moved, or it is another table
+        logger.warning("it was trained with --data_folder %s; the one given now was not read", before)
+
+
 def finish(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write ``metrics.json``, which marks a finished run, and delete the checkpoints."""
     atomic_write(folder / METRICS, json.dumps(metrics, indent=2) + "\n")

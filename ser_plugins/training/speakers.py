@@ -21,14 +21,16 @@ from ser_plugins.corpora.speakers import read_trials, split_speakers
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.figures import curve_figure
 from ser_plugins.evaluation.measures import pair_error
+from ser_plugins.files import atomic_write
 from ser_plugins.model_folder.lineage import Lineage, Training, write_lineage
 from ser_plugins.model_folder.saving import CHECKPOINT, inference_yaml, save_model_folder
 from ser_plugins.training.brain import EncoderBrain
 from ser_plugins.training.modules import unwrap
 from ser_plugins.training.recipe import Recipe
-from ser_plugins.training.run import Hparams, finish
+from ser_plugins.training.run import Hparams, finish, has_checkpoint
 from ser_plugins.training.stream import CropStream, StreamLoader, utterance_loader
 
+UTTERANCES = "utterances.sha256"  # checksum of the utterances that a run began with
 SPLIT_SEED = 1  # one division for all seeds of a training, so that they share the shards and compare
 RESULTS = {
     "eer": "EER {:.2%}",
@@ -61,6 +63,14 @@ class SpeakerBrain(EncoderBrain):
             embeddings = encoder(feats, lengths).squeeze(1).float()
             found.update(zip(batch.id, embeddings.cpu(), strict=True))
         return pair_error(found, shards.trials())
+
+
+def check_utterances(shards: ShardFolder, output: Path) -> None:
+    """Stop where ``output`` holds a run that began with other utterances; record those of a new run."""
+    file, checksum = output / UTTERANCES, shards.index["settings"]["sha256"]
+    if has_checkpoint(output) and file.is_file() and file.read_text(encoding="utf-8").strip() != checksum:
+        raise InputError(f"{output} holds a run of other utterances; delete it, or give another --output_folder")
+    atomic_write(file, f"{checksum}\n")
 
 
 def prepare_shards(recipe: Recipe) -> ShardFolder:

@@ -34,7 +34,7 @@ class CropStream(IterableDataset[list[Example]]):
     classes : sequence of str
         Speakers, in the order of their indices.
     batch_size : int
-        Utterances a batch, at most.
+        Utterances a batch, at most; one more where a batch of one would be left.
     crop_seconds : float
         Length of the crops; shorter utterances are repeated first.
     seed : int
@@ -43,7 +43,7 @@ class CropStream(IterableDataset[list[Example]]):
     Raises
     ------
     InputError
-        If ``batch_size`` is 1, or there are fewer utterances than readers.
+        If ``batch_size`` is 1, or there are fewer than two utterances for each reader.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class CropStream(IterableDataset[list[Example]]):
     def batches(self, workers: int) -> int:
         """Batches an epoch of each process with so many workers."""
         samples, readers = sum(shard.samples for shard in self.shards), workers * rank_and_size()[1]
-        if samples < readers:
+        if samples < 2 * readers:
             raise InputError(f"{samples} utterances are too few for {readers} readers; give fewer --loader_workers")
-        return workers * -(-samples // (readers * self.batch_size))
+        pairs = samples // readers // 2  # batch normalisation needs two utterances
+        return workers * min(pairs, -(-samples // (readers * self.batch_size)))
 
     def __iter__(self) -> Iterator[list[Example]]:
         """Yield the remaining batches of an epoch."""
@@ -125,10 +126,12 @@ class StreamLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         """Yield the remaining batches of the epoch."""
-        for batch in super().__iter__():
-            self.stream.done += 1
-            yield batch
-        self.stream.done = 0
+        try:
+            for batch in super().__iter__():
+                self.stream.done += 1
+                yield batch
+        finally:  # also where the caller takes only some, as statistics of batch normalisation do
+            self.stream.done = 0
 
     @mark_as_saver  # type: ignore[untyped-decorator]
     def _save(self, path: str) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -331,3 +332,28 @@ def test_tables_are_written_where_there_is_no_fcntl(clips, model_folder, tmp_pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_a_file_that_is_no_part_of_the_table_is_left_alone(call, clips, tmp_path):
+    (tmp_path / "table.csv.part").write_text("mine\n")
+    with pytest.raises(SystemExit, match=r"table\.csv\.part is no part of this table; move it, or give another"):
+        call("predict", clips, "--output", tmp_path / "table.csv")
+    assert (tmp_path / "table.csv.part").read_text() == "mine\n"
+
+
+def test_a_listed_name_may_have_any_bytes_but_a_line_feed(call, clips, tmp_path, monkeypatch, capsys):
+    names = [os.path.join(os.fsencode(tmp_path), name) for name in (b"lat\xe9.wav", "a\u2028b.wav".encode())]
+    for name in names:
+        shutil.copy(os.fsencode(clips / "deep" / "er" / sorted(os.listdir(clips / "deep" / "er"))[0]), name)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(names))))
+    call("predict", "-")
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_ends_the_command_quietly(model_folder, clips):
+    command = [sys.executable, "-c", "from ser_plugins.commands import main; main()", "predict", str(clips)]
+    command += ["--model", str(model_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 1

@@ -111,3 +111,12 @@ def test_several_folders_are_one_corpus(tmp_path):
     assert found.table["speaker"].tolist() == ["one/ann", "one/bob", "two/ann"]
     with pytest.raises(InputError, match=r"four.*; check --data_folder"):
         SpeakerFolders([str(tmp_path / "one"), str(tmp_path / "four")]).read()
+
+
+def test_links_are_followed_and_hidden_files_are_not_read(tmp_path):
+    tree(tmp_path, ["a/ann/1.wav", "a/ann/._1.wav", "a/.hidden/1.wav", "b/video/2.wav"])
+    (tmp_path / "a" / "bob").mkdir()
+    (tmp_path / "a" / "bob" / "video").symlink_to(tmp_path / "b" / "video")
+    (tmp_path / "a" / "bob" / "loop").symlink_to(tmp_path / "a" / "bob")
+    found = SpeakerFolders([str(tmp_path / "a"), f"{tmp_path}/a/"]).read()  # one folder in two spellings
+    assert found.table["path"].tolist() == ["ann/1.wav", "bob/video/2.wav"]

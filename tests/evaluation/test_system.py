@@ -144,12 +144,12 @@ def test_a_model_that_was_trained_on_a_speaker_is_refused(tmp_path, own, place):
     record.parent.mkdir(exist_ok=True)
 
     def write(*speakers):
-        one = Training("run", "S1", "own", 1, 1, "0" * 64, speakers=speaker_keys(speakers))
+        one = Training("run", "S1", "table", 1, 1, "0" * 64, speakers=speaker_keys(speakers))
         record.write_text(json.dumps([asdict(one)]))
 
-    write("own-other", "ravdess-a4")
+    write("table-other", "ravdess-a4")
     assert len(read_system([file], own).table) == 117
-    write("own-other", "own-a4")
+    write("table-other", "table-a4")
     with pytest.raises(
         InputError, match=r"13 utterances are predicted by a model that was trained on their speaker: a4-0"
     ):

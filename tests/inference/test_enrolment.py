@@ -16,7 +16,7 @@ from ser_plugins.errors import InputError
 from ser_plugins.inference import predict
 from ser_plugins.inference.enrolment import adapt_classifier
 from ser_plugins.model_folder.checks import check_model_folder
-from ser_plugins.model_folder.lineage import read_lineage
+from ser_plugins.model_folder.lineage import heard_speakers, read_lineage, tells_speakers
 from ser_plugins.model_folder.saving import save_model_folder
 
 LABELS = ["neutral", "happy", "sad"]
@@ -139,8 +139,9 @@ def test_the_written_folder_is_a_model_that_knows_the_person(person, tmp_path, c
     assert recognised(tmp_path / "ann", folder, rows[9:]) >= 8
     check_model_folder(tmp_path / "ann")
     (training,) = read_lineage(tmp_path / "ann" / "embedding_model.ckpt")
-    assert (training.strategy, training.corpus, training.utterances) == ("enrolment", "ann", 9)
-    assert training.start == str(folder / "model") and len(training.speakers) == 1
+    assert (training.strategy, training.corpus, training.utterances) == ("enrolment", "table", 9)
+    assert training.start == str(folder / "model") and training.speakers == ()  # the table names nobody
+    assert not tells_speakers(read_lineage(tmp_path / "ann" / "embedding_model.ckpt"), "ravdess")
     enrolled(folder, "ann.csv", tmp_path / "again", model=tmp_path / "ann")  # the lineage grows
     assert len(json.loads((tmp_path / "again" / "lineage.json").read_text())) == 2
 
@@ -193,3 +194,29 @@ def test_other_wrong_use_is_one_line(person, write_model, tmp_path):
     with pytest.raises(SystemExit, match=r"the model has no classes"):
         words = ["--labelled", str(folder / "ann.csv"), "--output", str(tmp_path / "ann")]
         main(["enrol", "builtin:speakers", *words])
+
+
+@pytest.mark.parametrize("path", ["", "clips", "clips/*.wav"])
+def test_a_row_is_one_sound_file(person, tmp_path, path):
+    folder, rows = person
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "ann.csv").write_text(f"path,emotion\n{folder / rows[0][0]},happy\n{path},sad\n")
+    with pytest.raises(SystemExit, match=r"row 2 after the header names .*; give one sound file a row"):
+        main(["enrol", str(folder / "model"), "--labelled", str(tmp_path / "ann.csv"), "--output", str(tmp_path / "x")])
+
+
+def test_an_empty_table_is_refused(person, tmp_path):
+    (tmp_path / "ann.csv").touch()
+    words = ["--labelled", str(tmp_path / "ann.csv"), "--output", str(tmp_path / "x")]
+    with pytest.raises(SystemExit, match=r"ann\.csv is no CSV table with a header"):
+        main(["enrol", str(person[0] / "model"), *words])
+
+
+def test_a_speaker_of_the_table_is_recorded(person, tmp_path):
+    folder, rows = person
+    table = "".join(f"{folder / path},{emotion},ann\n" for path, emotion in rows[:2])
+    (tmp_path / "clips.csv").write_text(f"path,emotion,speaker\n{table}")
+    words = ["--labelled", str(tmp_path / "clips.csv"), "--output", str(tmp_path / "ann")]
+    main(["enrol", str(folder / "model"), *words])
+    lineage = read_lineage(tmp_path / "ann" / "embedding_model.ckpt")
+    assert heard_speakers(lineage, "table", ["ann", "bob"]) == {"ann"}

@@ -17,6 +17,7 @@ from ser_plugins.inference import (
     timeline,
     write_segments,
 )
+from ser_plugins.inference.segmentation import check_format
 
 LABELS = ["neutral", "happy", "sad"]
 RATE = 16000
@@ -235,3 +236,11 @@ def test_wrong_segments_are_refused(tmp_path):
         segments(windows([0.5]), margin=2)
     with pytest.raises(InputError, match="not a known kind of segments"):
         write_segments(segments(windows([0.5])), tmp_path / "a.xml")
+
+
+def test_recordings_of_one_name_are_told_apart_or_refused(tmp_path):
+    check_format(tmp_path / "all.rttm", ["one/talk.wav", "two/call.wav"])
+    with pytest.raises(InputError, match=r"all\.rttm would name several recordings talk; write a table"):
+        check_format(tmp_path / "all.rttm", ["one/talk.wav", "two/talk.wav"])
+    with pytest.raises(InputError, match=r"all\.txt holds one recording"):
+        check_format(tmp_path / "all.txt", ["one/talk.wav", "two/call.wav"])

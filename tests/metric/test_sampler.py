@@ -154,6 +154,9 @@ def test_brain_splits_the_whole_epoch_once():
         ([0, 1], {"n_classes": 3}, "class 2"),
         ([], {}, "class 0"),
         ([0, 1, 2], {"batch_size": 2}, "batch_size 2"),
+        ([0, 1, 2], {"n_classes": 2}, "label 2 is no class index from 0 to 1"),
+        ([0, 1, -1], {}, "label -1 is no class index"),
+        ([0, 1, 2, 0], {"batch_size": 3, "speakers": list("aaab")}, "speaker b alone has one utterance; .* to 6"),
     ],
 )
 def test_unusable_input_is_refused(labels, options, says):

@@ -323,3 +323,9 @@ def test_silent_files_are_refused_by_name(folder, tmp_path):
     for name in ("silent.wav", "cancelling.wav"):
         with pytest.raises(InputError, match=rf"{name}: it is silent; record it again"):
             load(folder).classify_file(tmp_path / name)
+
+
+def test_labels_of_another_number_than_the_classes_are_refused(copy):
+    change(copy, lambda config: config["labels"].pop())
+    with pytest.raises(InputError, match=r"config\.json: 4 labels for 5 classes; download or export the folder again"):
+        load(copy)

@@ -48,3 +48,24 @@ def test_wrong_use_is_one_line():
         LogisticClassifier(3, c=[0.0])
     with pytest.raises(RuntimeError, match="is not fitted"):
         LogisticClassifier(3)(torch.ones(1, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "says"),
+    [
+        (np.eye(4), [0, 1, 2, 3], "label 3 is no class index from 0 to 2"),
+        (np.eye(4), [0, 1, 2], "3 labels for embeddings"),
+        (np.eye(4) * np.nan, [0, 1, 2, 0], "an embedding is not finite"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(inputs, labels, says):
+    with pytest.raises(InputError, match=says):
+        LogisticClassifier(3).fit(inputs, labels, np.eye(4), [0, 1, 2, 0])
+
+
+def test_tensors_of_a_training_are_taken():
+    inputs, labels = data(3)
+    tensors = torch.tensor(inputs, requires_grad=True), torch.tensor(labels)[:, None]
+    expected = LogisticClassifier(3).fit(inputs, labels, inputs, labels).state_dict()
+    found = LogisticClassifier(3).fit(*tensors, *tensors).state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

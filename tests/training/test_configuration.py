@@ -178,3 +178,10 @@ def test_what_cannot_be_built_is_told_in_one_line(thing, message):
     with pytest.raises(InputError, match=message) as caught:
         configuration.build(tree)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["no", "off", None, 0])
+def test_a_switch_is_true_or_false(value):
+    with pytest.raises(InputError, match=r"exclude_faults is .*; give true or false"):
+        configuration.compose("s1", "ravdess", {"exclude_faults": value})
+    assert configuration.compose("s1", "ravdess", {"exclude_faults": True})["exclude_faults"] is True

@@ -1,6 +1,7 @@
 """Each utterance once an epoch, whoever reads, wherever the reading was interrupted."""
 
 import math
+from itertools import islice
 
 import pytest
 import torch
@@ -138,3 +139,16 @@ def test_whole_utterances_come_once_and_by_length():
         lengths = batch.signal.lengths.tolist()
         assert lengths == sorted(lengths) and lengths[-1] == 1
     assert "label" not in next(iter(UtteranceStream(shards())))[0]
+
+
+@pytest.mark.parametrize("taken", [1, 3, 6])
+def test_batches_taken_apart_from_an_epoch_do_not_shorten_it(taken):
+    loader = StreamLoader(stream())
+    for number in (1, 2):
+        assert sorted(names(epoch(loader, number))) == sorted(NAMES)
+        assert len(list(islice(loader, taken))) == taken  # as for the statistics of batch normalisation
+
+
+@pytest.mark.parametrize("batch_size", [2, 11])
+def test_no_batch_has_one_utterance(batch_size):
+    assert min(len(batch.id) for batch in epoch(StreamLoader(stream(batch_size)), 1)) >= 2  # of 23
