@@ -34,7 +34,7 @@ class CropStream(IterableDataset[list[Example]]):
     classes : sequence of str
         Speakers, in the order of their indices.
     batch_size : int
-        Utterances a batch, at most; one more where a batch of one would be left.
+        Utterances a batch, at most; up to four where a batch of one would be left otherwise.
     crop_seconds : float
         Length of the crops; shorter utterances are repeated first.
     seed : int

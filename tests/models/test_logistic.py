@@ -42,7 +42,7 @@ def test_validation_chooses_c():
 
 
 def test_wrong_use_is_one_line():
-    with pytest.raises(InputError, match="class 2 has no training utterance"):
+    with pytest.raises(InputError, match="class 2 has no utterance in the training part"):
         LogisticClassifier(3).fit(np.ones((2, 4)), [0, 1], np.ones((2, 4)), [0, 1])
     with pytest.raises(InputError, match="c must be numbers above 0"):
         LogisticClassifier(3, c=[0.0])
