@@ -98,7 +98,8 @@ def test_a_run_leaves_an_encoder_and_what_it_is_worth(finished):
     assert counts == (SPEAKERS - 2, (SPEAKERS - 2) * TAKES, 2 * TAKES)
     assert 0 <= metrics["eer"] <= 1 and -1 <= metrics["cosine"] <= 1 and metrics["frame_error"] > 0
     assert {path.name for path in finished.iterdir()} == {
-        *("encoder", "metrics.json", "curve.png", "curve.svg", "train_log.txt", "hyperparams.yaml")
+        *("encoder", "metrics.json", "curve.png", "curve.svg", "train_log.txt", "hyperparams.yaml"),
+        "utterances.sha256",
     }
     log = (finished / "train_log.txt").read_text()
     assert all(f"valid {name}" in log for name in ("loss", "frame_error", "cosine", "eer"))

@@ -81,7 +81,8 @@ def test_a_run_leaves_an_encoder_and_what_it_is_worth(finished):
     assert metrics["trials"] == 2 * (TAKES * (TAKES - 1) // 2) + TAKES**2
     assert 0 <= metrics["eer"] <= 1 and 0 <= metrics["accuracy"] <= 1 and metrics["epochs"] == 2
     assert {path.name for path in finished.iterdir()} == {
-        *("encoder", "metrics.json", "curve.png", "curve.svg", "train_log.txt", "hyperparams.yaml")
+        *("encoder", "metrics.json", "curve.png", "curve.svg", "train_log.txt", "hyperparams.yaml"),
+        "utterances.sha256",
     }
 
 
