@@ -164,7 +164,7 @@ def _check_switches(defaults: Mapping[str, Any], tree: Mapping[str, Any]) -> Non
     """Refuse words for keys that are true or false: YAML 1.2 reads no as text, which counts as true."""
     for key, default in defaults.items():
         if isinstance(default, bool) and key in tree and not isinstance(tree[key], bool):
-            raise InputError(f"{key} is {tree.get(key)!r}; give true or false")
+            raise InputError(f"{key} is {tree[key]!r}; give true or false")
 
 
 def _without_use(layers: Sequence[Tree], tree: Tree) -> set[str]:

@@ -63,7 +63,8 @@ def run_segments(given: argparse.Namespace) -> None:
     elif given.output.suffix.lower() in FORMATS:
         check_format(given.output, job.files)
         found = _joined(recordings(job.files))
-        write_segments(found[found["error"].isna()], given.output, seconds_of(job.files[0]))
+        seconds = seconds_of(job.files[0]) if given.output.suffix.lower() == ".textgrid" else None
+        write_segments(found[found["error"].isna()], given.output, seconds)
         print(given.output)
         report_errors(len(job.files), found["error"].dropna().tolist())
     else:

@@ -77,3 +77,11 @@ def named(ids: Iterable[object]) -> str:
     found = list(map(str, ids))
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
+
+
+def fold_numbers(file: Path, ids: pd.Series, folds: pd.Series) -> pd.Series:
+    """Return the folds of utterances as numbers; raise an `InputError` that names those without one."""
+    numbers = pd.to_numeric(folds, errors="coerce")
+    if (unnumbered := numbers.isna()).any():
+        raise InputError(f"{file}: the fold of {named(ids[unnumbered])} is no number; number folds from 1")
+    return numbers

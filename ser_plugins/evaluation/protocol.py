@@ -12,7 +12,7 @@ from ser_plugins.corpora import cremad, ravdess
 from ser_plugins.corpora.corpus import Corpus
 from ser_plugins.corpora.folds import blocks, folds_table
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.files import named, read_table
+from ser_plugins.evaluation.files import fold_numbers, named, read_table
 from ser_plugins.metric.wheel import EMOTIONS
 
 N_FOLDS = 10
@@ -98,12 +98,10 @@ def read_reference(file: Path) -> Reference:
     table = table.rename(columns={"fold": "block"})
     if (empty := table.isna().any(axis=1)).any():
         raise InputError(f"{file}: a cell of {named(table['id'][empty])} is empty; fill it in")
-    if "block" in table and (unnumbered := pd.to_numeric(table["block"], errors="coerce").isna()).any():
-        raise InputError(f"{file}: the fold of {named(table['id'][unnumbered])} is no number; number folds from 1")
     if (doubled := table["id"].duplicated()).any():
         raise InputError(f"{file}: {named(table['id'][doubled])} stands twice; keep one row of each id")
     if "block" in table:
-        table = table.assign(block=pd.to_numeric(table["block"]))
+        table = table.assign(block=fold_numbers(file, table["id"], table["block"]))
     names = [name for name in table if name != "block"]
     table = table.astype(dict.fromkeys(names, str))
     labels = tuple(sorted(set(table["emotion"])))

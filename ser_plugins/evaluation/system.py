@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ser_plugins.errors import InputError
-from ser_plugins.evaluation.files import SUFFIXES, named, read_table, suffix_of
+from ser_plugins.evaluation.files import SUFFIXES, fold_numbers, named, read_table, suffix_of
 from ser_plugins.evaluation.protocol import Reference
 from ser_plugins.model_folder.lineage import LINEAGE, heard_speakers, read_trainings
 
@@ -185,9 +185,7 @@ def _check_fold(file: Path, table: pd.DataFrame, reference: Reference) -> None:
     if "block" not in reference.table or ("fold" not in table and fold is None):
         return
     blocks = table["id"].map(reference.table.set_index("id")["block"])
-    folds = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table else pd.Series(fold, table.index)
-    if (unnumbered := folds.isna()).any():
-        raise InputError(f"{file}: the fold of {named(table['id'][unnumbered])} is no number; number folds from 1")
+    folds = fold_numbers(file, table["id"], table["fold"]) if "fold" in table else pd.Series(fold, table.index)
     outside = folds != blocks
     if outside.any():
         ids = table["id"][outside]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -171,8 +172,8 @@ def check_format(path: Path, recordings: Sequence[str]) -> None:
         raise InputError(f"{path} is not a known kind of segments; name it .rttm, .txt (Audacity) or .TextGrid (Praat)")
     if suffix != ".rttm" and len(recordings) > 1:
         raise InputError(f"{path} holds one recording; give one, or write .rttm or a table")
-    names = [_word(Path(one).stem) for one in recordings]
-    if twice := [name for name in names if names.count(name) > 1]:
+    names = Counter(_word(Path(one).stem) for one in recordings)
+    if twice := [name for name, count in names.items() if count > 1]:
         raise InputError(f"{path} would name several recordings {twice[0]}; write a table, or give them one by one")
 
 

@@ -50,7 +50,8 @@ class BalancedBatchSampler(Sampler[list[int]]):
     Raises
     ------
     InputError
-        A class has no utterance, or ``batch_size`` is less than the number of classes.
+        A class has no utterance, a label is none of ``n_classes``, ``batch_size`` is less than the number of classes,
+        or a speaker has one class and would be a batch alone.
 
     Example
     -------
@@ -95,7 +96,6 @@ class BalancedBatchSampler(Sampler[list[int]]):
             raise InputError(
                 f"batch_size {batch_size} cannot hold all {n_classes} classes; raise it to {2 * n_classes}"
             )
-
         if self.speakers is not None and batch_size < 2 * n_classes:  # one speaker a batch
             pairs = set(zip(self.speakers.tolist(), self.labels.tolist(), strict=True))
             speaker, count = Counter(speaker for speaker, _ in pairs).most_common()[-1]

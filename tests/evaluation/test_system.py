@@ -154,3 +154,9 @@ def test_a_model_that_was_trained_on_a_speaker_is_refused(tmp_path, own, place):
         InputError, match=r"13 utterances are predicted by a model that was trained on their speaker: a4-0"
     ):
         read_system([file], own)
+
+
+def test_a_fold_is_a_number(own, tmp_path):
+    table = own.table[["id"]].assign(predicted="sad", fold="f1")
+    with pytest.raises(InputError, match=r"p\.csv: the fold of .* is no number; number folds from 1"):
+        read_system([save(table, tmp_path / "p.csv")], own)
