@@ -14,7 +14,7 @@ from ser_plugins import MarginClassifier, SpeechNormalizer
 from ser_plugins.corpora.shards import ShardFolder
 from ser_plugins.errors import InputError
 from ser_plugins.evaluation.measures import equal_error_rate
-from ser_plugins.training.speakers import check_shards
+from ser_plugins.training.speakers import UTTERANCES, check_shards, check_utterances
 
 
 @settings(deadline=None, max_examples=50)
@@ -66,3 +66,14 @@ def test_shards_of_another_release_of_the_detector_are_taken_and_of_another_one_
         for other in set(made) - {name}:
             with pytest.raises(InputError, match="made with another vad; give the corpus' folder"):
                 check_shards(shards, SpeechNormalizer(vad=other))
+
+
+def test_a_run_that_has_begun_takes_no_other_utterances(tmp_path):
+    first, other = (ShardFolder(tmp_path, {"settings": {"sha256": name}}) for name in ("a" * 64, "b" * 64))
+    check_utterances(other, tmp_path)
+    check_utterances(first, tmp_path)  # nothing is trained yet
+    (tmp_path / "save" / "CKPT+1").mkdir(parents=True)
+    check_utterances(first, tmp_path)
+    with pytest.raises(InputError, match="holds a run of other utterances; delete it, or give another --output_folder"):
+        check_utterances(other, tmp_path)
+    assert (tmp_path / UTTERANCES).read_text() == "a" * 64 + "\n"
